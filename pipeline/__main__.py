@@ -1,0 +1,5 @@
+"""`python -m pipeline` is `pipe`."""
+
+from pipeline.cli import main
+
+main()

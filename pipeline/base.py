@@ -1,0 +1,105 @@
+"""The 16-bit base model: one local snapshot at one revision, which every stage uses."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.assets import PREFIX, locate
+from pipeline.errors import PipeError
+from pipeline.recipe.schema import Model
+from pipeline.run.manifest import Entry, describe
+
+_TOKENIZER = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "special_tokens_map.json", "LICENSE*")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A folder with config.json, tokenizer.json and 16-bit safetensors."""
+
+    name: str
+    folder: Path
+    revision: str | None
+    """Commit of the hub repository; None for a local folder."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return dict(_read_json(self.folder / "config.json"))
+
+    def shards(self) -> list[Path]:
+        """The safetensors files in name order. Raises PipeError where there are none."""
+        shards = sorted(self.folder.glob("*.safetensors"))
+        if not shards:
+            raise PipeError(f"{self.folder} holds no safetensors weights.", "Check model.base.")
+        return shards
+
+    def entries(self) -> dict[str, Entry]:
+        """Hashes of what is tokenized with and merged into: weights, configuration, tokenizer."""
+        files = [self.folder / name for name in _TOKENIZER] + self.shards()
+        return {f"base/{path.name}": describe(path) for path in files if path.exists()}
+
+    def tokenizer_entries(self) -> dict[str, Entry]:
+        files = [self.folder / name for name in _TOKENIZER]
+        return {f"base/{path.name}": describe(path) for path in files if path.exists()}
+
+
+def open_base(model: Model, *, revision: str | None = None, weights: bool = True) -> Base:
+    """The recipe's base on this disk, fetched from the hub where it is a hub id.
+
+    `revision` (the one an earlier stage recorded) goes before the recipe's own; with
+    `weights=False` only the tokenizer and the configuration are fetched.
+    Raises PipeError where the base cannot be had or is not a Llama in 16-bit safetensors.
+    """
+    path = locate(model.base)
+    if model.base.startswith((PREFIX, ".", "/", "~")) or path.is_dir():
+        base = Base(model.base, path, None)
+    else:
+        base = _from_hub(model.base, revision or model.revision, weights)
+    _check(base)
+    return base
+
+
+def _from_hub(repository: str, revision: str | None, weights: bool) -> Base:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    patterns = [*_TOKENIZER, *(_WEIGHTS if weights else ())]
+    try:
+        if revision is None:
+            revision = HfApi().model_info(repository).sha
+        folder = snapshot_download(repository, revision=revision, allow_patterns=patterns)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise PipeError(
+            f"The base {repository} cannot be fetched: {reason}",
+            "Check the name and the network, and HF_TOKEN where the model is gated; "
+            "or set model.base to a local folder.",
+        ) from None
+    return Base(repository, Path(folder), revision)
+
+
+def _check(base: Base) -> None:
+    if not (base.folder / "config.json").is_file():
+        raise PipeError(
+            f"The base {base.name} has no config.json in {base.folder}.",
+            "model.base is a hub id or a folder made by save_pretrained.",
+        )
+    config = base.config
+    if config.get("model_type") != "llama":
+        raise PipeError(
+            f"The base {base.name} is a {config.get('model_type')}; this pipe tunes Llama models.",
+            "See: pipe recipes",
+        )
+    if "quantization_config" in config:
+        raise PipeError(
+            f"The base {base.name} is already quantized.",
+            "Name the 16-bit model: train quantizes it, export merges into it.",
+        )
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PipeError(f"{path} cannot be read: {error}", "Fetch the base again.") from None

@@ -1,0 +1,31 @@
+"""The chat format: conversation -> text -> token ids, and back from a reply."""
+
+from pipeline.chat.encode import Encoded, Encoder
+from pipeline.chat.format import (
+    FORMATS,
+    ChatFormat,
+    Control,
+    Conversation,
+    Message,
+    Text,
+    chat_format,
+    render_jinja,
+)
+from pipeline.chat.reply import Part, Reply, ReplySplitter, parse_reply
+
+__all__ = [
+    "FORMATS",
+    "ChatFormat",
+    "Control",
+    "Conversation",
+    "Encoded",
+    "Encoder",
+    "Message",
+    "Part",
+    "Reply",
+    "ReplySplitter",
+    "Text",
+    "chat_format",
+    "parse_reply",
+    "render_jinja",
+]

@@ -1,0 +1,122 @@
+"""A child process for code that may crash, patch its libraries or hold memory.
+
+Requests and answers are JSON lines. For a request the child writes any number of messages, then
+one {"result"} or {"error", "hint"}.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from pipeline.errors import NativeCrash, PipeError
+
+Message = dict[str, Any]
+Send = Callable[[Message], None]
+Operation = Callable[[Message, Send], Any]
+
+
+class Child:
+    """Runs `python -m module`; requests go one at a time. `hint` is shown when it dies."""
+
+    def __init__(
+        self, module: str, *, hint: str, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._name, self._hint = module.rsplit(".", 1)[-1].removesuffix("_worker"), hint
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env={**os.environ, **(environment or {})},
+            text=True,
+            encoding="utf-8",
+        )
+
+    def ask(self, operation: str, **arguments: Any) -> Any:
+        """The result of one request. Raises PipeError for an error, NativeCrash for a death."""
+        *_, last = self.stream(operation, **arguments)
+        return last["result"]
+
+    def stream(self, operation: str, **arguments: Any) -> Iterator[Message]:
+        """The messages of one request, the result last."""
+        assert self._process.stdin and self._process.stdout
+        try:
+            self._process.stdin.write(json.dumps({"op": operation, **arguments}) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._crash(operation) from None
+        for line in self._process.stdout:
+            message = json.loads(line)
+            if "error" in message:
+                raise PipeError(message["error"], message["hint"] or self.log_tail())
+            yield message
+            if "result" in message:
+                return
+        raise self._crash(operation)
+
+    def log_tail(self, lines: int = 3) -> str:
+        """The last lines that the child wrote to standard error, where native code explains."""
+        self._log.seek(0)
+        text = self._log.read().decode("utf-8", "replace").strip()
+        return "\n".join(text.splitlines()[-lines:])
+
+    def close(self) -> None:
+        """End the child: it stops when its input ends, and is killed when it does not."""
+        if self._process.stdin:
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+        self._log.close()
+
+    def kill(self) -> None:
+        """End the child now, whatever it is doing."""
+        self._process.kill()
+        self.close()
+
+    def __enter__(self) -> "Child":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.kill()
+
+    def _crash(self, operation: str) -> NativeCrash:
+        code = self._process.wait()
+        cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        text = f"The {self._name} process died with {cause} at {operation}.\n{self.log_tail()}"
+        return NativeCrash(text.strip(), self._hint)
+
+
+def serve(operations: Mapping[str, Operation]) -> None:
+    """The child's side: answer requests until the input ends.
+
+    Standard output is kept for the protocol; what libraries print goes to standard error.
+    """
+    protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def send(message: Message) -> None:
+        protocol.write(json.dumps(message) + "\n")
+        protocol.flush()
+
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            send({"result": operations[request["op"]](request, send)})
+        except PipeError as error:
+            send({"error": error.message, "hint": error.hint})
+        except (RuntimeError, ValueError, OSError) as error:
+            send({"error": str(error), "hint": ""})

@@ -1,0 +1,90 @@
+"""The `pipe` group: its commands, and how failures and interruptions are told."""
+
+import signal
+import sys
+from types import TracebackType
+from typing import Any
+
+import click
+
+from pipeline import __version__
+from pipeline.cli import chat, doctor, recipes, stages, status
+from pipeline.errors import PipeError
+
+
+class Failure(click.ClickException):
+    """A PipeError as one paragraph on standard error."""
+
+    def __init__(self, error: PipeError) -> None:
+        super().__init__(error.message)
+        self._error = error
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]
+        """1 where the work failed, 2 where it was asked wrongly."""
+        return self._error.exit_code
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"{click.style('pipe:', fg='red')} {self.message}", err=True)
+        if self._error.hint:
+            click.echo(self._error.hint, err=True)
+
+
+class Pipe(click.Group):
+    """Commands in the order of the work, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        debug = ctx.params.get("debug", False)
+        if not debug:
+            sys.excepthook = _say_briefly
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            return super().invoke(ctx)
+        except PipeError as error:
+            if debug:
+                raise
+            raise Failure(error) from None
+        except KeyboardInterrupt:
+            click.echo("\npipe: interrupted; nothing half-made was published.", err=True)
+            click.echo("The same command goes on from the last finished stage.", err=True)
+            ctx.exit(130)
+
+
+def _say_briefly(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
+    """An error that nobody foresaw, without its traceback."""
+    click.echo(f"pipe: {kind.__name__}: {error}\nSee where: pipe --debug ...", err=True)
+
+
+@click.group(cls=Pipe, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pipe")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """From R1-distilled reasoning data to a Llama 3.2 that thinks, running in Ollama.
+
+    \b
+    pipe prepare && pipe train && pipe export
+    ollama run my-model
+
+    No GPU? `pipe run -r demo` does all of it on a small shipped model.
+    """
+
+
+for command in (
+    stages.prepare,
+    stages.train,
+    stages.export,
+    stages.register,
+    stages.check,
+    stages.evaluate,
+    stages.run_all,
+    status.status,
+    status.report,
+    chat.chat,
+    recipes.init,
+    recipes.recipes,
+    doctor.doctor,
+):
+    main.add_command(command)

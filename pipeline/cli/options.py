@@ -1,0 +1,54 @@
+"""Options that many commands share, and what they mean together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from pipeline.workflow import Work
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_RUN_OPTIONS = (
+    click.option("-r", "--recipe", metavar="NAME|PATH", help="Recipe; default: pipe.yaml here."),
+    click.option("--run", "run_name", metavar="NAME", help="Run folder under runs/."),
+    click.option(
+        "--set",
+        "overrides",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Override a recipe value, such as train.lora.r=32; repeatable.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Result as JSON on standard output."),
+)
+
+
+def run_options(command: Command) -> Command:
+    """-r, --run, --set, --json."""
+    for option in reversed(_RUN_OPTIONS):
+        command = option(command)
+    return command
+
+
+force_option = click.option("--force", is_flag=True, help="Do it again though it is done.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done.")
+
+
+def open_work(
+    recipe: str | None,
+    run_name: str | None,
+    overrides: tuple[str, ...],
+    *,
+    force: bool = False,
+) -> Work:
+    """The recipe and the run that the options mean, with events drawn on standard error."""
+    from pipeline.cli.show import drawing
+    from pipeline.recipe import load
+    from pipeline.run import Run
+    from pipeline.workflow import Work
+
+    loaded = load(recipe, overrides).recipe
+    return Work(loaded, Run.of(loaded, run_name), drawing(), force)

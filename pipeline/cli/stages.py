@@ -1,0 +1,213 @@
+"""prepare, train, export, register, check, eval, run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.cli.options import dry_run_option, force_option, open_work, run_options
+
+Options = dict[str, Any]
+
+
+@click.command()
+@run_options
+@force_option
+@dry_run_option
+def prepare(force: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
+    """Fetch, clean, split and encode the reasoning rows.
+
+    Example: pipe prepare -r llama3.2-1b-r1 --set data.sources.0.limit=2000
+    """
+    from pipeline import workflow
+
+    work = open_work(**options, force=force)
+    if dry_run:
+        return _preview(work, ["data"], as_json)
+    manifest = workflow.prepare(work)
+    _finished(manifest, as_json, work.run.folder("data"))
+
+
+@click.command()
+@run_options
+@force_option
+@dry_run_option
+def train(force: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
+    """Fine-tune with Unsloth's 4-bit LoRA.
+
+    Example: pipe train --set train.lora.r=32 --set train.learning_rate=1e-4
+    """
+    from pipeline import workflow
+
+    work = open_work(**options, force=force)
+    if dry_run:
+        return _preview(work, ["train"], as_json)
+    manifest = workflow.train(work)
+    _finished(manifest, as_json, work.run.folder("train"))
+
+
+@click.command()
+@run_options
+@force_option
+@dry_run_option
+@click.option("--register/--no-register", default=None, help="Insist on Ollama, or leave it out.")
+@click.option("--base", type=click.Path(path_type=Path), help="Outside a run: the 16-bit base.")
+@click.option("--adapter", type=click.Path(path_type=Path), help="Outside a run: the adapter.")
+@click.option("--out", type=click.Path(path_type=Path), help="Outside a run: where files go.")
+@click.option("--quantize", "types", multiple=True, metavar="TYPE", help="GGUF type; repeatable.")
+def export(  # noqa: PLR0913, PLR0917 - one command's options
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+    register: bool | None,
+    base: Path | None,
+    adapter: Path | None,
+    out: Path | None,
+    types: tuple[str, ...],
+    overrides: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Merge, quantize to GGUF and register with Ollama.
+
+    \b
+    Examples:
+      pipe export --quantize Q5_K_M
+      pipe export --base DIR --adapter DIR --out DIR --quantize Q4_K_M --no-register
+    """
+    from pipeline import workflow
+
+    if types:
+        overrides = (*overrides, f"export.quantize=[{','.join(types)}]")
+    work = open_work(**options, overrides=overrides, force=force)
+    if base or adapter or out:
+        if not (base and adapter and out):
+            raise click.UsageError("--base, --adapter and --out go together.")
+        if register:
+            raise click.UsageError("--register needs a run; outside one: ollama create -f.")
+        workflow.export_folder(work.recipe, base, adapter, out, work.emit)
+        return click.echo(f"Done. Next: cd {out} && ollama create my-model -f Modelfile", err=True)
+    if dry_run:
+        return _preview(work, ["export", "serve"], as_json)
+    manifest = workflow.export(work)
+    if register:
+        workflow.register(work)
+    elif register is None:
+        workflow.register_if_served(work)
+    _finished(manifest, as_json, work.run.folder("export"))
+
+
+@click.command()
+@run_options
+@click.option("--force", is_flag=True, help="Replace a model of that name, whoever made it.")
+@click.option("--name", help="Another name in Ollama than serve.name.")
+@click.option("--allow-remote", is_flag=True, help="OLLAMA_HOST may be another machine.")
+def register(
+    force: bool, name: str | None, allow_remote: bool, as_json: bool, **options: Any
+) -> None:
+    """Give the exported files to Ollama and ask once.
+
+    Example: pipe register --name my-thinker
+    """
+    from pipeline import workflow
+
+    work = open_work(**options, force=force)
+    manifest = workflow.register(work, name=name, allow_remote=allow_remote)
+    _finished(manifest, as_json, work.run.folder("serve"))
+
+
+@click.command()
+@run_options
+@click.option("--require-all", is_flag=True, help="A gate that could not run is a failure.")
+def check(require_all: bool, as_json: bool, **options: Any) -> None:
+    """Hold Transformers, llama.cpp and Ollama against each other.
+
+    Exits 1 when a gate fails. Example: pipe check --require-all
+    """
+    from dataclasses import asdict
+
+    from pipeline import workflow
+    from pipeline.cli.show import say_json
+
+    gates = workflow.check(open_work(**options))
+    if as_json:
+        say_json({"gates": [asdict(gate) for gate in gates]})
+    else:
+        for gate in gates:
+            _show_gate(gate)
+    bad = {"failed", "not_run"} if require_all else {"failed"}
+    if any(gate.status in bad for gate in gates):
+        raise click.exceptions.Exit(1)
+
+
+@click.command("eval")
+@run_options
+@force_option
+@dry_run_option
+def evaluate(force: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
+    """Ask every engine the test questions, before and after.
+
+    Example: pipe eval --set eval.limit=50
+    """
+    from pipeline import workflow
+    from pipeline.cli.status import show_scores
+
+    work = open_work(**options, force=force)
+    if dry_run:
+        return _preview(work, ["eval"], as_json)
+    workflow.evaluate(work)
+    show_scores(work.run, as_json)
+
+
+@click.command("run")
+@run_options
+@force_option
+@dry_run_option
+def run_all(force: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
+    """prepare, train, export and eval; skips what is done.
+
+    Example: pipe run -r demo
+    """
+    from pipeline import workflow
+    from pipeline.cli.status import show_scores
+
+    work = open_work(**options, force=force)
+    if dry_run:
+        return _preview(work, ["data", "train", "export", "serve", "eval"], as_json)
+    workflow.run_all(work)
+    show_scores(work.run, as_json)
+
+
+def _show_gate(gate: Any) -> None:
+    color = {"passed": "green", "failed": "red", "not_run": "yellow"}[gate.status]
+    click.echo(f"{click.style(f'{gate.status:8}', fg=color)} {gate.name:27} {gate.compared}")
+    for line in (gate.reason, gate.hint):
+        if line:
+            click.echo(f"{'':37}{line}")
+
+
+def _finished(manifest: Any, as_json: bool, folder: Path) -> None:
+    from dataclasses import asdict
+
+    from pipeline.cli.show import say_json
+
+    if as_json:
+        return say_json(asdict(manifest))
+    click.echo(f"{folder}: {len(manifest.outputs)} files")
+    for name, entry in manifest.outputs.items():
+        click.echo(f"  {entry.bytes:>14,}  {name}")
+
+
+def _preview(work: Any, stages: list[Any], as_json: bool) -> None:
+    from pipeline import workflow
+    from pipeline.cli.show import say_json
+
+    preview = workflow.preview(work, stages)
+    if as_json:
+        return say_json(preview)
+    click.echo(f"recipe {work.recipe.name}, run {work.run.root}")
+    for stage, facts in preview.items():
+        click.echo(f"{stage}: now {facts['status']}; reads {', '.join(facts['reads'])}")
+        for key, value in facts["settings"].items():
+            click.echo(f"    {key}: {value}")

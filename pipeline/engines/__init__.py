@@ -1,0 +1,1 @@
+"""Things that answer: Transformers, llama.cpp, Ollama. Each loads only when it is used."""

@@ -1,0 +1,189 @@
+"""A client for a local Ollama server, with the API fields that Ollama's own client lacks."""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.chat import Message
+from pipeline.engines.ollama_http import Connection, Json, Patience
+from pipeline.errors import OllamaRefused
+
+Kind = Literal["thinking", "content"]
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class ChatReply:
+    thinking: str
+    content: str
+    done_reason: str
+    """`stop`, `length`, or empty where the server ended without saying why."""
+    prompt_eval_count: int
+    eval_count: int
+
+
+@dataclass(frozen=True)
+class OllamaServer:
+    """One server. Every call raises OllamaUnreachable or OllamaRefused.
+
+    A loopback server is never asked through a proxy, and no key is ever sent.
+    """
+
+    host: str = ""
+    """As $OLLAMA_HOST may say it: `host`, `host:port`, `:port`, with or without a scheme."""
+    patience: Patience = field(default_factory=Patience)
+
+    @classmethod
+    def from_environment(cls) -> "OllamaServer":
+        return cls(os.environ.get("OLLAMA_HOST", ""))
+
+    @property
+    def url(self) -> str:
+        return self._http.url
+
+    @property
+    def is_loopback(self) -> bool:
+        return self._http.is_loopback
+
+    def version(self) -> str:
+        return str(self._http.ask("GET", "/api/version").get("version", ""))
+
+    def tags(self) -> list[Json]:
+        """The models there are, each with `name`, `size` and `digest` (its manifest's)."""
+        return list(self._http.ask("GET", "/api/tags").get("models") or [])
+
+    def show(self, name: str) -> Json:
+        return self._http.ask("POST", "/api/show", {"model": name})
+
+    def find(self, name: str) -> Json | None:
+        """As `show`, or None where no model has that name; Ollama ignores its letters' case."""
+        status, reply = self._http.reply("POST", "/api/show", {"model": name})
+        return None if status == 404 else self._http.accepted("/api/show", status, reply)
+
+    def delete(self, name: str) -> None:
+        status, reply = self._http.once("DELETE", "/api/delete", {"model": name})
+        self._http.accepted("/api/delete", status, reply)
+
+    def unload(self, name: str) -> None:
+        """End the model's runner, which would go on with the file that it has loaded."""
+        self._http.ask("POST", "/api/generate", {"model": name, "keep_alive": 0})
+
+    def has_blob(self, digest: str) -> bool:
+        """True when a file of that digest is there; the server does not hash it again."""
+        path = f"/api/blobs/{_checked(digest)}"
+        status, reply = self._http.reply("HEAD", path)
+        return status != 404 and self._http.accepted(path, status, reply) is not None
+
+    def upload_blob(self, path: Path, digest: str, progress: Callable[[int], None]) -> bool:
+        """Send a file unless the server has it; True when it was sent.
+
+        `digest` is `sha256:` and 64 lower-case hex digits; the server refuses other content.
+        `progress` is told the bytes sent so far.
+        """
+        if self.has_blob(digest):
+            return False
+        self._http.repeat(lambda: self._send_blob(path, digest, progress))
+        return True
+
+    def create(self, request: Mapping[str, Any], on_status: Callable[[str], None]) -> None:
+        """Make a model; `request` is the body of /api/create.
+
+        Once the first status is out, errors come with HTTP 200: only `success` is success.
+        """
+        status = ""
+        for event in self._http.events("/api/create", {**request, "stream": True}):
+            status = str(event.get("status", ""))
+            on_status(status)
+        if status != "success":
+            raise OllamaRefused(
+                f"The Ollama server at {self.url} ended at {status or 'nothing'!r} "
+                f"while it made {request.get('model')}.",
+                "Its log says why; then run: pipe register",
+            )
+
+    def chat(
+        self,
+        name: str,
+        messages: Sequence[Message],
+        *,
+        think: bool | None = None,
+        options: Mapping[str, Any] | None = None,
+        format: Mapping[str, Any] | str | None = None,
+    ) -> ChatReply:
+        """The whole reply. `think` None leaves it to the server, which thinks if the model can.
+
+        `options` are Ollama's: temperature, seed, num_predict; `format` is "json" or a schema.
+        """
+        text: dict[Kind, str] = {"thinking": "", "content": ""}
+        last: Json = {}
+        body = _chat_body(name, messages, think, options) | ({"format": format} if format else {})
+        for last in self._http.events("/api/chat", body):
+            for kind, piece in _pieces(last):
+                text[kind] += piece
+        prompt, reply = (int(last.get(f"{key}eval_count", 0)) for key in ("prompt_", ""))
+        reason = str(last.get("done_reason", ""))
+        return ChatReply(text["thinking"], text["content"], reason, prompt, reply)
+
+    def stream_chat(
+        self,
+        name: str,
+        messages: Sequence[Message],
+        *,
+        think: bool | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Iterator[tuple[Kind, str]]:
+        """The reply piece by piece, as it comes; closing the iterator stops the model."""
+        for event in self._http.events("/api/chat", _chat_body(name, messages, think, options)):
+            yield from _pieces(event)
+
+    def rendered_prompt(
+        self, name: str, messages: Sequence[Message], think: bool | None = None
+    ) -> str:
+        """The prompt as the server's template makes it; BOS comes later, as an id."""
+        body = _chat_body(name, messages, think, None) | {"_debug_render_only": True}
+        reply = self._http.ask("POST", "/api/chat", body, self.patience.slow)
+        prompt = (reply.get("_debug_info") or {}).get("rendered_template")
+        if prompt is None:
+            raise OllamaRefused(
+                f"The Ollama server at {self.url} does not show rendered prompts.",
+                "Ollama does since 0.11.5: https://ollama.com/download",
+            )
+        return str(prompt)
+
+    def _send_blob(self, path: Path, digest: str, progress: Callable[[int], None]) -> None:
+        """A connection that broke after the last byte leaves the blob there."""
+        if not self.has_blob(digest):
+            self._http.send(f"/api/blobs/{digest}", path, progress)
+
+    @cached_property
+    def _http(self) -> Connection:
+        return Connection(self.host, self.patience)
+
+
+def _checked(digest: str) -> str:
+    if not _DIGEST.fullmatch(digest):
+        raise ValueError(f"{digest!r} is not sha256: and 64 lower-case hex digits")
+    return digest
+
+
+def _chat_body(
+    name: str,
+    messages: Sequence[Message],
+    think: bool | None,
+    options: Mapping[str, Any] | None,
+) -> Json:
+    body: Json = {"model": name, "messages": list(messages), "options": dict(options or {})}
+    return body if think is None else {**body, "think": think}
+
+
+def _pieces(event: Json) -> Iterator[tuple[Kind, str]]:
+    message = event.get("message") or {}
+    kinds: tuple[Kind, Kind] = ("thinking", "content")
+    for kind in kinds:
+        if piece := message.get(kind):
+            yield kind, str(piece)

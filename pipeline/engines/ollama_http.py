@@ -1,0 +1,216 @@
+"""HTTP to an Ollama server: where it is, how long to wait, and errors in its own words."""
+
+import ipaddress
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+
+from pipeline.errors import OllamaRefused, OllamaUnreachable, PipeError
+
+Json = dict[str, Any]
+Result = TypeVar("Result")
+
+START = "Start it: ollama serve. Install it: https://ollama.com/download. Elsewhere: OLLAMA_HOST"
+_BLOCK = 1 << 20
+_LARGEST_REPLY = 256 << 20
+_BROKEN = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
+_HOST_NAME = re.compile(r"[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait, in seconds, and how often to try a call that may be repeated."""
+
+    connect: float = 5.0
+    quick: float = 60.0
+    """For the next byte, and in all, of a call that only looks something up."""
+    slow: float = 600.0
+    """For the next byte of create and chat: loading a large model from disk is silent."""
+    total: float = 7200.0
+    """In all, of one create or chat."""
+    attempts: int = 3
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Calls to one server, each with its time bounded; a loopback server is asked directly."""
+
+    host: str
+    patience: Patience = field(default_factory=Patience)
+
+    @cached_property
+    def url(self) -> str:
+        return server_url(self.host)
+
+    @cached_property
+    def is_loopback(self) -> bool:
+        name = urlsplit(self.url).hostname or ""
+        try:
+            return ipaddress.ip_address(name).is_loopback
+        except ValueError:
+            return name == "localhost"
+
+    def ask(self, method: str, path: str, body: Json | None = None, seconds: float = 0) -> Json:
+        """The reply to a call that may be repeated."""
+        return self.accepted(path, *self.reply(method, path, body, seconds))
+
+    def reply(
+        self, method: str, path: str, body: Json | None = None, seconds: float = 0
+    ) -> tuple[int, bytes]:
+        """Status and body of a call that may be repeated."""
+        return self.repeat(lambda: self.once(method, path, body, seconds))
+
+    def once(
+        self, method: str, path: str, body: Json | None = None, seconds: float = 0
+    ) -> tuple[int, bytes]:
+        """Status and body of one call; `seconds` 0 is patience.quick."""
+        seconds = seconds or self.patience.quick
+        with self._open(method, path, seconds, json=body) as response:
+            return response.status_code, b"".join(_chunks(response, seconds))
+
+    def repeat(self, call: Callable[[], Result]) -> Result:
+        """The call's result; a connection that breaks is tried again, a silent one is not."""
+        for attempt in range(1, self.patience.attempts):
+            try:
+                return call()
+            except OllamaUnreachable as error:
+                if not isinstance(error.__cause__, _BROKEN):
+                    raise
+                sleep(0.2 * attempt)
+        return call()
+
+    def send(self, path: str, file: Path, progress: Callable[[int], None]) -> None:
+        """POST a file's bytes; `progress` is told how many have gone."""
+        headers = {"Content-Length": str(file.stat().st_size)}
+        content = _blocks(file, progress)
+        seconds = self.patience.slow
+        with self._open("POST", path, seconds, content=content, headers=headers) as response:
+            self.accepted(path, response.status_code, b"".join(_chunks(response, seconds)))
+
+    def events(self, path: str, body: Mapping[str, Any]) -> Iterator[Json]:
+        """The lines of a streamed reply. Raises OllamaRefused for a line with `error`."""
+        with self._open("POST", path, self.patience.slow, json=dict(body)) as response:
+            chunks = _chunks(response, self.patience.total)
+            for line in _lines(chunks) if response.is_success else [b"".join(chunks)]:
+                yield self.accepted(path, response.status_code, line)
+
+    def accepted(self, path: str, status: int, reply: bytes) -> Json:
+        """The reply as JSON. Raises OllamaRefused with the server's own words."""
+        try:
+            values = json.loads(reply or b"{}")
+        except ValueError:
+            values = None
+        words = values.get("error") if isinstance(values, dict) else None
+        if 200 <= status < 300 and words is None and isinstance(values, dict):
+            return values
+        said = str(words or reply[:300].decode(errors="replace").strip() or f"HTTP {status}")
+        raise OllamaRefused(
+            f"The Ollama server at {self.url} refused {path}: {said}",
+            "Its log may say more: journalctl -u ollama, or where `ollama serve` runs.",
+        )
+
+    @cached_property
+    def _client(self) -> httpx.Client:
+        secure = self.url.startswith("https:")
+        return httpx.Client(trust_env=not self.is_loopback, verify=secure)
+
+    @contextmanager
+    def _open(
+        self, method: str, path: str, seconds: float, **content: Any
+    ) -> Iterator[httpx.Response]:
+        """A streamed response; `seconds` is the longest wait for the next byte of it."""
+        patience = self.patience
+        timeout = httpx.Timeout(patience.quick, connect=patience.connect, read=seconds)
+        request = self._client.stream(method, f"{self.url}{path}", timeout=timeout, **content)
+        try:
+            with request as response:
+                yield response
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise OllamaUnreachable(f"No Ollama server answers at {self.url}.", START) from error
+        except httpx.TimeoutException as error:
+            raise OllamaUnreachable(
+                f"The Ollama server at {self.url} stopped answering in {path}.",
+                "Look at its log; restart it, then run the same command again.",
+            ) from error
+        except httpx.TransportError as error:
+            raise OllamaUnreachable(
+                f"The connection to Ollama at {self.url} broke in {path}: {error}",
+                "See that the server still runs, then run the same command again.",
+            ) from error
+
+
+def server_url(host: str) -> str:
+    """The URL that Ollama's own client would ask for this $OLLAMA_HOST.
+
+    Raises PipeError for what names no server, such as one with a password in it.
+    """
+    text = host.strip().strip("\"'")
+    scheme, mark, rest = text.partition("://")
+    if not mark:
+        scheme, rest = "http", text
+    default = {"http": 80, "https": 443}.get(scheme, 0) if mark else 11434
+    place, _, path = rest.partition("/")
+    name, port = _split_port(place)
+    name = _connectable(name or "127.0.0.1")
+    if not default or not name or "@" in place:
+        raise PipeError("OLLAMA_HOST names no server.", "Write host:port or http://host:port.")
+    number = int(port) if port.isdecimal() and int(port) < 65536 else default
+    return f"{scheme}://{name}:{number}/{path}".rstrip("/")
+
+
+def _split_port(place: str) -> tuple[str, str]:
+    """`[v6]:port`, `host:port`, a bare host or a bare IPv6 address."""
+    if place.startswith("["):
+        name, _, port = place[1:].partition("]")
+        return name, port.removeprefix(":")
+    if place.count(":") == 1:
+        name, _, port = place.partition(":")
+        return name, port
+    return place, ""
+
+
+def _connectable(name: str) -> str:
+    """The host as a URL spells it: a server that listens everywhere is asked on loopback."""
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return name if _HOST_NAME.fullmatch(name) else ""
+    if address.version == 4:
+        return "127.0.0.1" if address.is_unspecified else name
+    return "[::1]" if address.is_unspecified else f"[{name}]"
+
+
+def _blocks(path: Path, progress: Callable[[int], None]) -> Iterator[bytes]:
+    sent = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            yield block
+            progress(sent := sent + len(block))
+
+
+def _chunks(response: httpx.Response, seconds: float) -> Iterator[bytes]:
+    """The body, bounded in time and size: a server may dribble for ever."""
+    deadline, size = monotonic() + seconds, 0
+    for chunk in response.iter_bytes():
+        size += len(chunk)
+        if monotonic() > deadline or size > _LARGEST_REPLY:
+            raise httpx.ReadTimeout("the reply does not end", request=response.request)
+        yield chunk
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from filter(None, lines)
+    if rest.strip():
+        yield rest

@@ -1,0 +1,36 @@
+"""A model in Ollama, asked as any client asks it."""
+
+from collections.abc import Iterator, Sequence
+
+from pipeline.chat import ChatFormat, Conversation, Reply
+from pipeline.engines.completion import Completion
+from pipeline.engines.ollama import ChatReply, OllamaServer
+
+
+class OllamaEngine:
+    """Greedy replies of a served model. Its answers come already split by the server."""
+
+    name = "ollama"
+
+    def __init__(self, server: OllamaServer, model: str, format: ChatFormat) -> None:
+        self.server, self.model, self.format = server, model, format
+
+    def answers(
+        self, conversations: Sequence[Conversation], *, max_new_tokens: int, thinking: bool = True
+    ) -> Iterator[Completion]:
+        options = {"temperature": 0, "num_predict": max_new_tokens}
+        for conversation in conversations:
+            yield self._completion(
+                self.server.chat(self.model, conversation, think=thinking, options=options)
+            )
+
+    def close(self) -> None:
+        """The server keeps the model for its other clients."""
+
+    def _completion(self, chat: ChatReply) -> Completion:
+        thinking, answer = chat.thinking.strip(), chat.content.strip()
+        tags = (self.format.think, self.format.end_think)
+        leaked = any(tag in part for tag in tags for part in (thinking, answer))
+        reply = Reply(thinking, answer, bool(thinking and answer and not leaked))
+        text = self.format.target(thinking or None, answer)
+        return Completion(text, reply, chat.eval_count, chat.done_reason == "stop")

@@ -1,0 +1,121 @@
+"""Transformers: the 16-bit base, the base with the adapter as trained, and the merged model."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.base import Base
+from pipeline.chat import Conversation, Encoder, parse_reply
+from pipeline.engines.completion import Completion
+
+Variant = Literal["base", "adapter", "merged"]
+
+
+class TransformersEngine:
+    """Batched greedy decoding, prompts padded on the left."""
+
+    def __init__(
+        self,
+        variant: Variant,
+        base: Base,
+        encoder: Encoder,
+        *,
+        adapter: Path | None = None,
+        load_in_4bit: bool = False,
+        device: str = "cpu",
+        batch_size: int = 16,
+    ) -> None:
+        self.name: str = variant
+        self.encoder = encoder
+        self._batch_size = batch_size
+        self._model = _load(variant, base, adapter, load_in_4bit, device)
+
+    def answers(
+        self, conversations: Sequence[Conversation], *, max_new_tokens: int, thinking: bool = True
+    ) -> Iterator[Completion]:
+        """Greedy replies in order, a batch at a time."""
+        prompts = [self.encoder.prompt(c, thinking=thinking) for c in conversations]
+        for start in range(0, len(prompts), self._batch_size):
+            yield from self._batch(prompts[start : start + self._batch_size], max_new_tokens)
+
+    def logits(self, ids: Sequence[int]) -> Any:
+        """fp32 logits of one sequence, shape [tokens, vocabulary]."""
+        import torch
+
+        with torch.inference_mode():
+            batch = torch.tensor([list(ids)], device=self._model.device)
+            return self._model(input_ids=batch).logits[0].float()
+
+    def close(self) -> None:
+        self._model = None
+
+    def _batch(self, prompts: list[list[int]], limit: int) -> Iterator[Completion]:
+        import torch
+
+        width = max(map(len, prompts))
+        pad, end = self.encoder.pad_id, self.encoder.end_of_turn_id
+        rows = [[pad] * (width - len(p)) + p for p in prompts]
+        mask = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
+        device = self._model.device
+        with torch.inference_mode():
+            output = self._model.generate(
+                input_ids=torch.tensor(rows, device=device),
+                attention_mask=torch.tensor(mask, device=device),
+                max_new_tokens=limit,
+                do_sample=False,
+                eos_token_id=end,
+                pad_token_id=pad,
+            )
+        for row in output[:, width:].tolist():
+            yield self._completion(row, end)
+
+    def _completion(self, row: list[int], end: int) -> Completion:
+        stopped = end in row
+        ids = row[: row.index(end)] if stopped else row
+        text = self.encoder.reply_of(ids)
+        return Completion(text, parse_reply(text, self.encoder.format), len(ids) + stopped, stopped)
+
+
+def _load(
+    variant: Variant, base: Base, adapter: Path | None, load_in_4bit: bool, device: str
+) -> Any:
+    """fp32 on a CPU, so that processors agree; bf16 on a GPU, where `device` is cuda."""
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    on_gpu = device == "cuda" and torch.cuda.is_available()
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    quantization = None
+    if variant == "adapter" and load_in_4bit:
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    model = AutoModelForCausalLM.from_pretrained(
+        base.folder,
+        dtype=dtype,
+        device_map={"": 0 if on_gpu else "cpu"},
+        quantization_config=quantization,
+        trust_remote_code=False,
+    )
+    # a base's own sampling defaults would only warn: decoding here is greedy
+    model.generation_config.temperature = model.generation_config.top_p = None
+    if variant == "base":
+        return model.eval()
+    return _with_adapter(model, variant, adapter).eval()
+
+
+def _with_adapter(model: Any, variant: Variant, adapter: Path | None) -> Any:
+    import torch
+    from peft import PeftModel
+
+    tuned = PeftModel.from_pretrained(model, str(adapter))
+    if variant == "adapter":
+        return tuned
+    merged = tuned.merge_and_unload()
+    # the served weights have passed through 16 bits: so do these
+    for parameter in merged.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16).to(parameter.dtype)
+    return merged

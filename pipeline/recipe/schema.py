@@ -1,0 +1,147 @@
+"""The typed recipe. Unknown keys are errors; every key says what it trades."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+QuantType = Literal["Q4_K_M", "Q4_K_S", "Q5_K_M", "Q5_K_S", "Q6_K", "Q8_0", "F16", "BF16"]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+LLAMA_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Model(Section):
+    """The base model, always the 16-bit weights: train quantizes them, export merges into them."""
+
+    base: str
+    """A hub id, a folder, or `builtin:NAME`."""
+    revision: str | None = None
+    """A commit of the hub repository; None takes the newest once and records which it was."""
+    max_seq_length: int = Field(2048, ge=32)
+    """Longest training row in tokens: memory grows with it, longer rows are dropped."""
+
+
+class Source(Section):
+    """Where rows come from: a hub dataset, or a jsonl or parquet file."""
+
+    dataset: str
+    """A hub id, a path, or `builtin:NAME`."""
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    limit: int | None = Field(None, ge=1)
+    """At most so many source rows, from the first on."""
+
+
+class Data(Section):
+    sources: tuple[Source, ...] = Field(min_length=1)
+    test: Source | None = None
+    """Rows that only `pipe eval` sees; without it they are split off by `test_share`."""
+    eval_share: Share = 0.02
+    """Steers training (validation loss); more costs training rows and time."""
+    test_share: Share = 0.02
+    no_thinking_share: Share = 0.10
+    """Rows trained to answer directly after an empty thinking block, so `think=false` works."""
+
+
+class Chat(Section):
+    format: str = "llama3.2-reasoning"
+
+
+class Lora(Section):
+    r: int = Field(16, ge=1)
+    """Rank: capacity against memory and overfitting."""
+    alpha: int = Field(32, ge=1)
+    """The adapter is scaled by alpha / r."""
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    """Unsloth's fast kernels need 0."""
+    target_modules: tuple[str, ...] = LLAMA_PROJECTIONS
+
+
+class Train(Section):
+    device: Literal["cuda", "cpu"] = "cuda"
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+    """fp32 makes results alike across processors; bf16 needs an Ampere GPU or newer."""
+    load_in_4bit: bool = True
+    """NF4 base weights: a quarter of the memory."""
+    epochs: float = Field(1.0, gt=0)
+    max_steps: int | None = Field(None, ge=1)
+    """Stops there, whatever `epochs` says."""
+    batch_size: int = Field(2, ge=1)
+    gradient_accumulation: int = Field(8, ge=1)
+    """batch_size x gradient_accumulation rows make one optimizer step."""
+    learning_rate: float = Field(2e-4, gt=0)
+    warmup_steps: int = Field(10, ge=0)
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "cosine"
+    weight_decay: float = Field(0.01, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    optimizer: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = "adamw_8bit"
+    """8-bit state saves 6 bytes a trainable parameter; a CPU has adamw_torch only."""
+    gradient_checkpointing: bool = True
+    """Recomputes activations: less memory, about a third more time."""
+    log_every: int = Field(5, ge=1)
+    lora: Lora = Lora()
+
+    @model_validator(mode="after")
+    def _cpu_can_do_it(self) -> "Train":
+        if self.device == "cpu" and self.optimizer != "adamw_torch":
+            raise ValueError(f"optimizer {self.optimizer} needs a GPU; a CPU has adamw_torch")
+        if self.device == "cpu" and self.precision != "fp32":
+            raise ValueError(f"precision {self.precision} needs a GPU; a CPU trains in fp32")
+        return self
+
+
+class Export(Section):
+    quantize: tuple[QuantType, ...] = ("Q4_K_M", "Q8_0")
+    """GGUF types; the first gets the plain name in Ollama, the others a tag."""
+
+    @field_validator("quantize")
+    @classmethod
+    def _some_and_distinct(cls, types: tuple[QuantType, ...]) -> tuple[QuantType, ...]:
+        if not types or len(set(types)) < len(types):
+            raise ValueError("name at least one type, each once")
+        return types
+
+
+class Serve(Section):
+    """What goes into the Modelfile. R1's own sampling: temperature 0.6, top_p 0.95."""
+
+    name: str = Field(
+        "my-model", pattern=r"^([A-Za-z0-9_][A-Za-z0-9_-]{0,79}/)?[A-Za-z0-9_][\w.-]{0,79}$"
+    )
+    temperature: float = Field(0.6, ge=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+    repeat_penalty: float = Field(1.0, gt=0)
+    num_ctx: int | None = Field(None, ge=32)
+    """Context in Ollama; None takes model.max_seq_length. Ollama's own default may cut a trace."""
+    license: str | None = None
+    """Text or SPDX id shown by `ollama show`; None takes the base's."""
+
+
+class Evaluate(Section):
+    limit: int | None = Field(None, ge=1)
+    """At most so many test rows per engine."""
+    batch_size: int = Field(16, ge=1)
+    max_new_tokens: int = Field(1024, ge=1)
+
+
+class Recipe(Section):
+    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
+    description: str = ""
+    seed: int = Field(3407, ge=0)
+    model: Model
+    data: Data
+    chat: Chat = Chat()
+    train: Train = Train()
+    export: Export = Export()
+    serve: Serve = Serve()
+    eval: Evaluate = Evaluate()
+
+    @property
+    def num_ctx(self) -> int:
+        """Context length that Ollama gets, in tokens: at least the training length."""
+        return max(self.serve.num_ctx or 0, self.model.max_seq_length)

@@ -1,0 +1,80 @@
+"""Reads the run's published files and fills report.html, self-contained."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline.assets import asset
+from pipeline.errors import MissingInput
+from pipeline.recipe import Recipe
+from pipeline.run import Run
+from pipeline.run.files import write_text
+from pipeline.run.rows import read_jsonl
+
+_SAMPLES = 3
+_WIDTH, _HEIGHT = 640, 160
+
+
+def write_report(recipe: Recipe, run: Run) -> Path:
+    """Write report.html and return its path. Raises MissingInput before `pipe eval` has run."""
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    run.require("eval")
+    steps = list(read_jsonl(run.folder("train") / "metrics.jsonl"))
+    source = asset("modelfiles/report.html.jinja").read_text(encoding="utf-8")
+    environment = ImmutableSandboxedEnvironment(autoescape=True, trim_blocks=True)
+    page = environment.from_string(source).render(
+        recipe=recipe,
+        run=run.name,
+        results=_json(run.folder("eval") / "results.json"),
+        data=_json(run.folder("data") / "stats.json"),
+        trained=run.require("train").facts,
+        files=_files(run),
+        curve=_curve([step["loss"] for step in steps]),
+        steps=steps,
+        size=(_WIDTH, _HEIGHT),
+        gates=_gates(run),
+        samples=_samples(run),
+    )
+    path = run.root / "report.html"
+    write_text(path, page)
+    return path
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _files(run: Run) -> list[tuple[str, int]]:
+    """(GGUF name, bytes)."""
+    outputs = run.require("export").outputs
+    return [(name, entry.bytes) for name, entry in outputs.items() if name.endswith(".gguf")]
+
+
+def _gates(run: Run) -> list[dict[str, Any]]:
+    try:
+        run.require("check")
+    except MissingInput:
+        return []
+    return list(_json(run.folder("check") / "results.json")["gates"])
+
+
+def _curve(losses: list[float]) -> str:
+    """Points of an SVG polyline, the first step on the left, loss 0 at the bottom."""
+    top = max(losses)
+    width = _WIDTH / max(1, len(losses) - 1)
+    points = (
+        f"{number * width:.1f},{_HEIGHT - loss / top * _HEIGHT:.1f}"
+        for number, loss in enumerate(losses)
+    )
+    return " ".join(points)
+
+
+def _samples(run: Run) -> list[dict[str, Any]]:
+    """The first test questions with every engine's answer."""
+    rows = list(read_jsonl(run.folder("data") / "test.jsonl"))[:_SAMPLES]
+    samples = {row["id"]: {"question": row["question"], "answers": []} for row in rows}
+    for answer in read_jsonl(run.folder("eval") / "answers.jsonl"):
+        if answer["id"] in samples:
+            samples[answer["id"]]["answers"].append(answer)
+    return list(samples.values())

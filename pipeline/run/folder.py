@@ -1,0 +1,158 @@
+"""runs/<run>/: a stage writes into a hidden sibling and is published by one rename."""
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Literal
+
+from pipeline.errors import ChangedInput, MissingInput, PipeError
+from pipeline.recipe import Recipe, dump
+from pipeline.run.files import sync_file, write_json, write_text
+from pipeline.run.lock import locked
+from pipeline.run.manifest import (
+    NAME,
+    TIMING,
+    Entry,
+    Manifest,
+    describe,
+    describe_tree,
+    read_manifest,
+)
+
+Stage = Literal["data", "train", "export", "serve", "check", "eval"]
+
+MADE_BY: dict[Stage, str] = {
+    "data": "pipe prepare",
+    "train": "pipe train",
+    "export": "pipe export",
+    "serve": "pipe register",
+    "check": "pipe check",
+    "eval": "pipe eval",
+}
+
+
+_CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO}
+
+
+@dataclass
+class Draft:
+    """A stage's unpublished folder; set `manifest` before the block ends."""
+
+    folder: Path
+    manifest: Manifest | None = None
+    timing: dict[str, float] = field(default_factory=dict)
+    """Seconds by name, kept beside the stage's own in timing.json."""
+
+
+@dataclass(frozen=True)
+class Run:
+    root: Path
+
+    @classmethod
+    def of(cls, recipe: Recipe, name: str | None = None) -> "Run":
+        return cls(Path("runs") / (name or recipe.name))
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    def folder(self, stage: Stage) -> Path:
+        return self.root / stage
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; puts back a stage that a crash left half swapped."""
+        with locked(self.root):
+            for old in self.root.glob(".*.old"):
+                final = self.root / old.name[1:].removesuffix(".old")
+                if not final.exists():
+                    old.rename(final)
+            yield
+
+    def keep_recipe(self, recipe: Recipe) -> None:
+        """Write recipe.yaml, every default filled in."""
+        write_text(self.root / "recipe.yaml", dump(recipe))
+
+    def manifest(self, stage: Stage) -> Manifest | None:
+        return read_manifest(self.folder(stage))
+
+    def require(self, stage: Stage) -> Manifest:
+        """The manifest of a finished stage whose every file is as it was written.
+
+        Raises MissingInput or ChangedInput, naming the file and the command that makes it.
+        """
+        manifest = self.manifest(stage)
+        if manifest is None:
+            raise MissingInput(
+                f"{self.folder(stage)} is not there or not finished.", f"Run: {MADE_BY[stage]}"
+            )
+        for name, entry in manifest.outputs.items():
+            self._verify(stage, name, entry)
+        return manifest
+
+    def input_entry(self, stage: Stage) -> dict[str, Entry]:
+        """What a later stage records of this one: its manifest, which holds every other hash."""
+        return {f"{stage}/{NAME}": describe(self.folder(stage) / NAME)}
+
+    def is_done(self, plan: Manifest) -> bool:
+        """True when the stage's outputs are whole and made by the same work as `plan`."""
+        stage: Stage = plan.stage  # type: ignore[assignment]
+        try:
+            found = self.manifest(stage)
+            return found is not None and found.same_work(plan) and bool(self.require(stage))
+        except ChangedInput:
+            return False
+
+    @contextmanager
+    def publish(self, stage: Stage) -> Iterator[Draft]:
+        """A draft folder that becomes the stage's folder when the block ends well.
+
+        On any exception, Ctrl-C included, the draft is removed and the old stage stays.
+        """
+        final = self.folder(stage)
+        draft = Draft(self.root / f".{stage}.draft")
+        shutil.rmtree(draft.folder, ignore_errors=True)
+        draft.folder.mkdir(parents=True)
+        started = perf_counter()
+        try:
+            yield draft
+            if draft.manifest is None:
+                raise PipeError(f"The stage {stage} ended without a manifest.")
+            outputs = describe_tree(draft.folder)
+            for name in outputs:
+                sync_file(draft.folder / name)
+            seconds = {"seconds": perf_counter() - started} | draft.timing
+            write_json(draft.folder / TIMING, {k: round(v, 3) for k, v in seconds.items()})
+            replace(draft.manifest, outputs=outputs).write(draft.folder)
+            _swap(draft.folder, final)
+        except OSError as error:
+            if error.errno not in _CANNOT_WRITE:
+                raise
+            raise PipeError(
+                f"{stage} could not be written: {error}.",
+                "Nothing was published, nothing was lost: make room, then run it again.",
+            ) from error
+        finally:
+            shutil.rmtree(draft.folder, ignore_errors=True)
+
+    def _verify(self, stage: Stage, name: str, entry: Entry) -> None:
+        path = self.folder(stage) / name
+        hint = f"Run: {MADE_BY[stage]} --force"
+        if not path.exists():
+            raise ChangedInput(f"{path} is gone since {stage} was published.", hint)
+        if path.stat().st_size != entry.bytes or describe(path) != entry:
+            raise ChangedInput(f"{path} is not the file that {stage} wrote.", hint)
+
+
+def _swap(draft: Path, final: Path) -> None:
+    """Put `draft` in the place of `final`; a crash between the renames leaves `.old`, no half."""
+    old = final.with_name(f".{final.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    draft.rename(final)
+    shutil.rmtree(old, ignore_errors=True)

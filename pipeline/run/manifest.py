@@ -1,0 +1,100 @@
+"""manifest.json: what a stage read, what it wrote, and what did the work."""
+
+import importlib.metadata
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ChangedInput
+from pipeline.run.files import sha256_of, write_json
+
+NAME = "manifest.json"
+TIMING = "timing.json"
+UNHASHED = (NAME, TIMING, "training_log.json", "training_log.txt")
+"""Files that hold times, so that everything else is the same bytes for the same work."""
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file: hex sha256 and size in bytes."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Equal work gives equal manifests: times are kept in timing.json."""
+
+    stage: str
+    section: Mapping[str, Any]
+    """The part of the recipe that the stage obeyed."""
+    inputs: Mapping[str, Entry]
+    outputs: Mapping[str, Entry] = field(default_factory=dict)
+    """Path relative to the stage's folder -> file."""
+    chat_format: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What really ran, where that is more than the recipe says."""
+    schema: int = SCHEMA
+
+    def same_work(self, other: "Manifest") -> bool:
+        """True when both describe the same inputs, recipe section, format and seed."""
+        mine, theirs = (
+            (m.schema, m.stage, _plain(m.section), m.inputs, m.chat_format, m.seed)
+            for m in (self, other)
+        )
+        return mine == theirs
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / NAME, asdict(self))
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The stage's manifest, or None where the stage has not finished.
+
+    Raises ChangedInput when the file is there and not a manifest of this schema.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        for key in ("inputs", "outputs"):
+            values[key] = {name: Entry(**entry) for name, entry in values[key].items()}
+        manifest = Manifest(**values)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ChangedInput(f"{path} is no manifest: {error}", "Remake it with --force.") from None
+    if manifest.schema != SCHEMA:
+        raise ChangedInput(
+            f"{path} has schema {manifest.schema}; this pipe writes {SCHEMA}.", "Use --force."
+        )
+    return manifest
+
+
+def describe(path: Path) -> Entry:
+    """Hash one file."""
+    return Entry(sha256_of(path), path.stat().st_size)
+
+
+def describe_tree(folder: Path, skip: Iterable[str] = UNHASHED) -> dict[str, Entry]:
+    """Every file under `folder` by its relative path, sorted."""
+    omitted = set(skip)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    relative = {path.relative_to(folder).as_posix(): path for path in files}
+    return {name: describe(path) for name, path in relative.items() if name not in omitted}
+
+
+def versions_of(*distributions: str) -> dict[str, str]:
+    """Installed versions of what did the work."""
+    return {name: importlib.metadata.version(name) for name in distributions}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON would give it back, so that a fresh section equals a stored one."""
+    return json.loads(json.dumps(value, sort_keys=True))

@@ -1,0 +1,224 @@
+"""The stages in order. They meet on disk; this is where they are called one after the other."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.base import Base, open_base
+from pipeline.chat import Encoder, chat_format
+from pipeline.errors import ChangedInput, MissingInput, OllamaUnreachable
+from pipeline.recipe import Recipe
+from pipeline.run import Emit, Manifest, Note, Run, Stage
+
+StageStatus = str
+
+
+@dataclass(frozen=True)
+class Work:
+    """A recipe, the run it fills, and who listens."""
+
+    recipe: Recipe
+    run: Run
+    emit: Emit
+    force: bool = False
+
+    def base(self) -> Base:
+        """The base at the revision that prepare recorded."""
+        manifest = self.run.manifest("data")
+        facts = manifest.facts["base"] if manifest else {}
+        revision = facts.get("revision") if facts.get("name") == self.recipe.model.base else None
+        return open_base(self.recipe.model, revision=revision)
+
+
+def prepare(work: Work) -> Manifest:
+    from pipeline.data import prepare as stage
+
+    with work.run.lock():
+        work.run.keep_recipe(work.recipe)
+        return stage(work.recipe, work.run, work.emit, force=work.force)
+
+
+def train(work: Work) -> Manifest:
+    from pipeline.train import train as stage
+
+    with work.run.lock():
+        work.run.require("data")
+        _forget(work, "train")
+        return stage(work.recipe, work.run, work.base(), work.emit)
+
+
+def export(work: Work) -> Manifest:
+    """Merge, quantize, write the Modelfile. Registration is a step of its own."""
+    from pipeline.gguf import export as stage
+    from pipeline.gguf import planned
+
+    with work.run.lock():
+        work.run.require("train")
+        _forget(work, "export")
+        base = work.base()
+        job, companions = _export_job(work.recipe, base, work.run.folder("train") / "adapter")
+        section = work.recipe.model_dump(mode="json", include={"export", "serve"})
+        inputs = base.entries() | work.run.input_entry("train")
+        plan = planned(job, section, inputs, work.recipe.seed)
+        return stage(job, work.run, companions, plan, work.emit)
+
+
+def export_folder(recipe: Recipe, base_folder: Path, adapter: Path, out: Path, emit: Emit) -> None:
+    """Export any Llama base and PEFT adapter into `out`, outside a run."""
+    from pipeline.gguf import write_types
+
+    base = open_base(recipe.model.model_copy(update={"base": str(base_folder.resolve())}))
+    job, companions = _export_job(recipe, base, adapter)
+    out.mkdir(parents=True, exist_ok=True)
+    write_types(job, out, emit)
+    for name, text in companions.items():
+        (out / name).write_text(text, encoding="utf-8")
+
+
+def register(work: Work, *, name: str | None = None, allow_remote: bool = False) -> Manifest:
+    from pipeline.serve import RegisterOptions
+    from pipeline.serve import register as stage
+
+    options = RegisterOptions(name=name, force=work.force, allow_remote=allow_remote)
+    with work.run.lock():
+        return stage(work.recipe, work.run, work.emit, options)
+
+
+def register_if_served(work: Work) -> None:
+    """Register where an Ollama server answers; where none does, say the command for later."""
+    from pipeline.serve import registration_command
+
+    try:
+        register(work)
+    except OllamaUnreachable as error:
+        later = registration_command(work.run)
+        work.emit(Note(f"Not registered: {error.message} Once Ollama runs: {later}"))
+
+
+def check(work: Work) -> list[Any]:
+    from pipeline.evaluate import check as stage
+
+    with work.run.lock():
+        return stage(work.recipe, work.run, work.base(), work.emit)
+
+
+def evaluate(work: Work) -> Manifest:
+    from pipeline.evaluate import evaluate as stage
+
+    with work.run.lock():
+        _forget(work, "eval")
+        return stage(work.recipe, work.run, work.base(), work.emit)
+
+
+def run_all(work: Work) -> None:
+    """prepare, train, export, registration where a server answers, eval."""
+    prepare(work)
+    train(work)
+    export(work)
+    register_if_served(work)
+    evaluate(work)
+
+
+@contextmanager
+def talking(work: Work, *, ollama: bool, temperature: float) -> Iterator[Any]:
+    """Someone to talk to: the first exported file in llama.cpp, or the served model."""
+    from pipeline.engines.talk import FilePartner, ServedPartner
+
+    recipe, run = work.recipe, work.run
+    sampling = {"temperature": temperature, "top_p": recipe.serve.top_p}
+    if ollama:
+        yield ServedPartner(run.require("serve").facts["models"][0]["name"], sampling)
+        return
+    file = run.require("export").facts["files"][recipe.export.quantize[0]]
+    encoder = Encoder(work.base().folder / "tokenizer.json", chat_format(recipe.chat.format))
+    partner = FilePartner(run.folder("export") / file, encoder, recipe.num_ctx, sampling)
+    try:
+        yield partner
+    finally:
+        partner.close()
+
+
+def preview(work: Work, stages: Sequence[Stage]) -> dict[Stage, dict[str, Any]]:
+    """What each stage would read and obey, and how it stands now; touches nothing."""
+    recipe = work.recipe.model_dump(mode="json")
+    states = status(work.run)
+    sections = {"data": "data", "train": "train", "export": "export", "serve": "serve"}
+    return {
+        stage: {
+            "status": states[stage],
+            "reads": [f"{need}/" for need in STAGES[stage]] or _sources(work.recipe),
+            "settings": recipe[sections.get(stage, "eval")],
+        }
+        for stage in stages
+    }
+
+
+STAGES: Mapping[Stage, tuple[Stage, ...]] = {
+    "data": (),
+    "train": ("data",),
+    "export": ("train",),
+    "serve": ("export",),
+    "check": ("export",),
+    "eval": ("data", "train", "export"),
+}
+"""Stage -> the stages whose manifests it records as inputs."""
+
+
+def status(run: Run) -> dict[Stage, StageStatus]:
+    """Each stage: done, missing, changed (a file is not what was written) or stale."""
+    found: dict[Stage, StageStatus] = {}
+    for stage, needs in STAGES.items():
+        try:
+            manifest = run.require(stage)
+        except MissingInput:
+            found[stage] = "missing"
+            continue
+        except ChangedInput:
+            found[stage] = "changed"
+            continue
+        current = all(found[need] == "done" for need in needs) and all(
+            manifest.inputs.get(key) == entry
+            for need in needs
+            for key, entry in run.input_entry(need).items()
+            if key in manifest.inputs
+        )
+        found[stage] = "done" if current else "stale"
+    return found
+
+
+def _sources(recipe: Recipe) -> list[str]:
+    return [recipe.model.base, *(source.dataset for source in recipe.data.sources)]
+
+
+def _forget(work: Work, stage: Stage) -> None:
+    """With --force, the stage's own manifest no longer counts; its files stay until replaced."""
+    if work.force:
+        (work.run.folder(stage) / "manifest.json").unlink(missing_ok=True)
+
+
+def _export_job(recipe: Recipe, base: Base, adapter: Path) -> tuple[Any, dict[str, str]]:
+    """The job, and the Modelfiles that belong beside its files."""
+    from pipeline.gguf import Job, file_name
+    from pipeline.serve import license_text, modelfile
+
+    format = chat_format(recipe.chat.format)
+    license = license_text(recipe, base.folder)
+    model = recipe.serve.name.rsplit("/", 1)[-1]
+    job = Job(
+        name=model,
+        base=base,
+        adapter=adapter,
+        format=format,
+        types=recipe.export.quantize,
+        license=license,
+        sampling={"temp": recipe.serve.temperature, "top_p": recipe.serve.top_p},
+    )
+    companions = {
+        "Modelfile" if number == 0 else f"Modelfile.{type}": modelfile(
+            recipe, format, file_name(model, type), license
+        )
+        for number, type in enumerate(recipe.export.quantize)
+    }
+    return job, companions

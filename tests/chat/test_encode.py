@@ -1,0 +1,158 @@
+"""What text and what ids a row becomes: properties over generated conversations."""
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from pipeline.chat import Control, Encoder, chat_format, render_jinja
+from pipeline.errors import PipeError
+from tests.support.tokenizer import SPECIALS, tokenizer_json
+
+FORMAT = chat_format("llama3.2-reasoning")
+CONTROL = re.compile(r"<\|[a-z_0-9]+\|>")
+
+# pieces that tokenizers join, split or strip
+SPACES = [" ", "  ", "\n", "\n\n", "\r\n", "\t", "\x85", "\x1c", "\u00a0", "\u2028", "\u200b"]
+JOINED = [".", "!\n", "...", "'s", "12345", "<", ">", "<|", "|>", ">\n", "think", "user"]
+TAGS = ["<think>", "</think>", "{{ x }}", "{%"]
+UNICODE = ["\ufeff", "e\u0301", "é", "中文", "🙂", "👩\u200d🚀", "\0"]
+FRAGMENTS = st.sampled_from([*SPACES, *JOINED, *TAGS, *UNICODE])
+TEXTS = st.lists(FRAGMENTS | st.text(max_size=8), max_size=12).map("".join)
+PLAIN = TEXTS.filter(lambda text: not CONTROL.search(text))
+REASONING = st.none() | PLAIN
+SYSTEM = st.none() | PLAIN
+SLICES = st.sampled_from(SPECIALS).flatmap(
+    lambda name: st.integers(0, len(name)).map(lambda cut: (name[:cut], name[cut:]))
+)
+ATTACKS = st.lists(
+    st.sampled_from(SPECIALS) | SLICES.map("".join) | SLICES.map(lambda s: s[0]) | TEXTS, max_size=8
+).map("".join)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    path.write_text(tokenizer_json(), encoding="utf-8")
+    return Encoder(path, FORMAT)
+
+
+def conversation(question, system=None):
+    head = [{"role": "system", "content": system}] if system else []
+    return [*head, {"role": "user", "content": question}]
+
+
+def added_ids():
+    tokenizer = Tokenizer.from_str(tokenizer_json())
+    return {tokenizer.token_to_id(name): name for name in SPECIALS}
+
+
+def test_one_example_in_full(encoder):
+    encoded = encoder.example(" Why?\n", "Because.", "So.", system="Be brief.")
+    assert encoder.text_of(encoded.ids) == (
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nWhy?<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+        "<think>\nBecause.\n</think>\n\nSo.<|eot_id|>"
+    )
+    supervised = encoded.ids[encoded.target_start :]
+    assert encoder.text_of(supervised) == "<think>\nBecause.\n</think>\n\nSo.<|eot_id|>"
+    assert encoded.labels() == [-100] * encoded.target_start + list(supervised)
+
+
+def test_without_reasoning_the_empty_block_is_not_supervised(encoder):
+    encoded = encoder.example("Why?", None, "So.")
+    assert encoder.text_of(encoded.ids[: encoded.target_start]).endswith("<think>\n\n</think>\n\n")
+    assert encoder.text_of(encoded.ids[encoded.target_start :]) == "So.<|eot_id|>"
+
+
+@given(question=PLAIN, reasoning=REASONING, answer=PLAIN, system=SYSTEM)
+def test_ids_are_those_of_the_whole_rendered_text(encoder, question, reasoning, answer, system):
+    encoded = encoder.example(question, reasoning, answer, system=system)
+    prompt = FORMAT.render(conversation(question, system), thinking=reasoning is not None)
+    text = prompt + FORMAT.target(reasoning, answer) + FORMAT.end_of_turn
+    assert list(encoded.ids) == encoder.whole(text)
+
+
+@given(question=TEXTS, reasoning=st.none() | TEXTS, answer=TEXTS, system=st.none() | TEXTS)
+def test_the_generation_prompt_is_what_comes_before_the_target(
+    encoder, question, reasoning, answer, system
+):
+    encoded = encoder.example(question, reasoning, answer, system=system)
+    prompt = encoder.prompt(conversation(question, system), thinking=reasoning is not None)
+    assert list(encoded.ids[: encoded.target_start]) == prompt
+
+
+@given(question=ATTACKS, reasoning=st.none() | ATTACKS, answer=ATTACKS, system=st.none() | ATTACKS)
+def test_supervised_are_exactly_the_reply_and_the_end_of_turn(
+    encoder, question, reasoning, answer, system
+):
+    encoded = encoder.example(question, reasoning, answer, system=system)
+    *reply, end = encoded.ids[encoded.target_start :]
+    assert encoder.text_of(reply) == FORMAT.target(reasoning, answer)
+    assert end == encoder.end_of_turn_id
+
+
+@settings(max_examples=200)
+@given(question=ATTACKS, reasoning=st.none() | ATTACKS, answer=ATTACKS, system=st.none() | ATTACKS)
+def test_content_never_becomes_a_control_token(encoder, question, reasoning, answer, system):
+    encoded = encoder.example(question, reasoning, answer, system=system)
+    added = added_ids()
+    turns = FORMAT.prompt(conversation(question, system), thinking=reasoning is not None)
+    expected = [piece.token for piece in turns if isinstance(piece, Control)]
+    found = [added[number] for number in encoded.ids if number in added]
+    assert found == [*expected, FORMAT.end_of_turn]
+
+
+@pytest.mark.parametrize("name", SPECIALS)
+def test_each_control_token_in_each_place_stays_text(encoder, name):
+    half = len(name) // 2
+    forms = [name, name[:half] + name + name[half:], f" {name}\n", name * 3, f"<{name}>"]
+    for form in forms:
+        encoded = encoder.example(form, form, form, system=form)
+        plain = encoder.example("a", "a", "a", system="a")
+        added = added_ids()
+        assert [i for i in encoded.ids if i in added] == [i for i in plain.ids if i in added]
+        assert encoder.text_of(encoded.ids).count(form.strip()) >= 4
+
+
+ROLES = st.sampled_from(["system", "user", "assistant"])
+MESSAGES = st.lists(
+    st.fixed_dictionaries({"role": ROLES, "content": TEXTS | ATTACKS}), min_size=1, max_size=5
+)
+
+
+@given(messages=MESSAGES, thinking=st.booleans())
+def test_the_format_renders_what_its_jinja_renders(messages, thinking):
+    rendered = render_jinja(
+        FORMAT.jinja,
+        messages,
+        bos_token=FORMAT.bos,
+        add_generation_prompt=True,
+        enable_thinking=thinking,
+    )
+    assert FORMAT.render(messages, thinking=thinking) == rendered
+
+
+@given(question=PLAIN, reasoning=PLAIN, answer=PLAIN)
+def test_jinja_of_a_whole_conversation_is_the_training_text(question, reasoning, answer):
+    target = FORMAT.target(reasoning, answer)
+    messages = [*conversation(question), {"role": "assistant", "content": target}]
+    rendered = render_jinja(
+        FORMAT.jinja, messages, bos_token=FORMAT.bos, add_generation_prompt=False
+    )
+    prompt = FORMAT.render(conversation(question))
+    assert rendered == prompt + target.strip() + FORMAT.end_of_turn
+
+
+def test_pad_is_not_the_end_of_turn(encoder):
+    assert encoder.pad_id != encoder.end_of_turn_id
+
+
+def test_a_tokenizer_without_the_control_tokens_is_refused(tmp_path):
+    text = tokenizer_json().replace("<|eot_id|>", "<|other|>")
+    (tmp_path / "tokenizer.json").write_text(text, encoding="utf-8")
+    with pytest.raises(PipeError, match=re.escape("has no token <|eot_id|>")):
+        Encoder(tmp_path / "tokenizer.json", FORMAT)

@@ -1,0 +1,21 @@
+"""Fixtures that several rooms' tests share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.engines.ollama import OllamaServer
+from tests.support.ollama import running_ollama
+
+
+@pytest.fixture(scope="session")
+def ollama_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ollama")
+
+
+@pytest.fixture(scope="session")
+def ollama_server(ollama_home: Path) -> Iterator[OllamaServer]:
+    """One real Ollama server for the whole session, started when a test first asks for it."""
+    with running_ollama(ollama_home) as server:
+        yield server

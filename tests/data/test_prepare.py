@@ -1,0 +1,411 @@
+"""The data folder: splits, rejects, encoded examples, and when nothing is done again."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from pipeline.chat import Encoder, chat_format
+from pipeline.data import prepare
+from pipeline.data.reader import Reader
+from pipeline.errors import PipeError
+from pipeline.recipe import Recipe
+from pipeline.run import Note, Progress, Run, describe_tree, silent
+from pipeline.run.rows import read_jsonl
+from tests.support.tokenizer import SPECIALS, write_base
+
+REPLY = "<think>\n{n} and 1 is {m}.\n</think>\n\nIt is {m}."
+
+
+def record(number, **changes):
+    values = {
+        "id": f"r{number}",
+        "problem": f"What is {number} + 1?",
+        "reannotated_assistant_content": REPLY.format(n=number, m=number + 1),
+        "source": "sums",
+        "solution": str(number + 1),
+    }
+    return values | changes
+
+
+def write_rows(path, records):
+    lines = [r if isinstance(r, bytes) else json.dumps(r).encode() for r in records]
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    return path
+
+
+@pytest.fixture
+def base(tmp_path):
+    return write_base(tmp_path / "base")
+
+
+def recipe_of(base, *paths, max_seq_length=256, **data):
+    sources = [{"dataset": str(path)} for path in paths]
+    return Recipe.model_validate(
+        {
+            "name": "t",
+            "model": {"base": str(base), "max_seq_length": max_seq_length},
+            "data": {"sources": sources, **data},
+        }
+    )
+
+
+def contents(run):
+    files = describe_tree(run.root, ["data/timing.json"])
+    return {name: entry.sha256 for name, entry in files.items()}
+
+
+def examples(run, split):
+    from datasets import Dataset
+
+    return Dataset.from_file(str(run.folder("data") / "encoded" / f"{split}.arrow"))
+
+
+def test_prepare_writes_every_file_of_the_contract(base, tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", [record(n) for n in range(200)])
+    recipe = recipe_of(base, rows, eval_share=0.1, test_share=0.1, no_thinking_share=0.25)
+    run, events = Run(tmp_path / "run"), []
+    manifest = prepare(recipe, run, events.append)
+
+    folder = run.folder("data")
+    splits = {s: list(read_jsonl(folder / f"{s}.jsonl")) for s in ("train", "eval", "test")}
+    counts = {split: len(found) for split, found in splits.items()}
+    assert sorted(manifest.outputs) == [
+        "encoded/eval.arrow",
+        "encoded/train.arrow",
+        "eval.jsonl",
+        "rejects.jsonl",
+        "stats.json",
+        "test.jsonl",
+        "train.jsonl",
+    ]
+    assert manifest.counts == counts | {"rejects": 0}
+    assert sum(counts.values()) == 200
+    assert 8 <= counts["eval"] <= 35
+    assert 8 <= counts["test"] <= 35
+    assert splits["train"][0] | {"thinking": ...} == {
+        "id": splits["train"][0]["id"],
+        "source": "sums",
+        "system": None,
+        "question": f"What is {splits['train'][0]['id'][1:]} + 1?",
+        "reasoning": splits["train"][0]["reasoning"],
+        "answer": splits["train"][0]["answer"],
+        "reference": splits["train"][0]["reference"],
+        "thinking": ...,
+    }
+    assert "thinking" not in splits["test"][0]
+    assert all(row["reasoning"] for found in splits.values() for row in found)
+    without = sum(not row["thinking"] for row in splits["train"])
+    assert 0.12 <= without / counts["train"] <= 0.38
+    last = events[-1]
+    assert isinstance(last, Progress)
+    assert (last.done, last.total, last.unit) == (200, 200, "rows")
+    assert manifest.facts["base"] == {"name": str(base), "revision": None}
+    assert list(manifest.inputs)[-1] == "source-0/rows.jsonl"
+
+
+def test_encoded_examples_are_those_of_the_encoder(base, tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", [record(n) for n in range(60)])
+    run = Run(tmp_path / "run")
+    prepare(recipe_of(base, rows, eval_share=0.2, no_thinking_share=0.5), run, silent)
+    encoder = Encoder(base / "tokenizer.json", chat_format("llama3.2-reasoning"))
+    supervised = {}
+    for split in ("train", "eval"):
+        encoded = examples(run, split)
+        wanted = [
+            encoder.example(r["question"], r["reasoning"] if r["thinking"] else None, r["answer"])
+            for r in read_jsonl(run.folder("data") / f"{split}.jsonl")
+        ]
+        assert [tuple(ids) for ids in encoded["input_ids"]] == [e.ids for e in wanted]
+        assert list(encoded["target_start"]) == [e.target_start for e in wanted]
+        assert str(encoded.features["input_ids"].feature.dtype) == "int32"
+        supervised[split] = sum(len(e.ids) - e.target_start for e in wanted)
+    stats = json.loads((run.folder("data") / "stats.json").read_text())
+    assert stats["supervised_tokens"] == supervised
+
+
+def test_stats_of_a_single_row(base, tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", [record(1)])
+    run = Run(tmp_path / "run")
+    recipe = recipe_of(base, rows, eval_share=0, test_share=0, no_thinking_share=0)
+    prepare(recipe, run, silent)
+    encoder = Encoder(base / "tokenizer.json", chat_format("llama3.2-reasoning"))
+    example = encoder.example("What is 1 + 1?", "1 and 1 is 2.", "It is 2.")
+    n = len(example.ids)
+    assert json.loads((run.folder("data") / "stats.json").read_text()) == {
+        "rows": {"train": 1, "eval": 0, "test": 0, "rejects": 0},
+        "rejects": {},
+        "sources": [{"rows": 1, "rejects": {}}],
+        "tokens": {
+            "train": {"sum": n, "min": n, "p50": n, "p90": n, "p99": n, "max": n},
+            "eval": None,
+            "test": None,
+        },
+        "supervised_tokens": {"train": n - example.target_start, "eval": 0},
+    }
+    assert len(examples(run, "eval")) == 0
+
+
+def test_bad_rows_become_rejects_with_reason_and_place(base, tmp_path):
+    bad = [
+        b"{not json",
+        b'["a list"]',
+        b"[" * 100_000,
+        b'{"id": "\xff"}',
+        {"id": "stray"},
+        record(1, problem=None),
+        record(2, problem="\ud800"),
+        record(3, problem="a\0b"),
+        record(4, reannotated_assistant_content="<think>\nopen"),
+        record(5, problem="long " * 300),
+        b"",
+    ]
+    good = [record(n) for n in range(10, 40)]
+    path = write_rows(tmp_path / "rows.jsonl", bad + good)
+    run = Run(tmp_path / "run")
+    manifest = prepare(recipe_of(base, path), run, silent)
+    rejects = list(read_jsonl(run.folder("data") / "rejects.jsonl"))
+    assert [(r["where"], r["reason"]) for r in rejects] == [
+        ("line 1", "malformed_record"),
+        ("line 2", "malformed_record"),
+        ("line 3", "malformed_record"),
+        ("line 4", "bad_encoding"),
+        ("line 5", "missing_column"),
+        ("line 6", "not_text"),
+        ("line 7", "bad_encoding"),
+        ("line 8", "bad_encoding"),
+        ("line 9", "unclosed_block"),
+        ("line 10", "too_long"),
+    ]
+    assert rejects[0]["excerpt"] == "{not json"
+    assert rejects[9]["id"] == "r5"
+    assert manifest.counts["rejects"] == 10
+    stats = json.loads((run.folder("data") / "stats.json").read_text())
+    assert stats["rejects"] == dict(Counter(r["reason"] for r in rejects))
+
+
+def test_a_row_of_ten_megabytes_is_too_long(base, tmp_path):
+    huge = record(0, problem="What is " + "x" * 10_000_000)
+    path = write_rows(tmp_path / "rows.jsonl", [huge, *[record(n) for n in range(1, 20)]])
+    run = Run(tmp_path / "run")
+    prepare(recipe_of(base, path), run, silent)
+    (reject,) = read_jsonl(run.folder("data") / "rejects.jsonl")
+    assert (reject["reason"], len(reject["question"])) == ("too_long", 301)
+
+
+def test_a_reply_that_joins_the_prompt_is_rejected(base, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise ValueError("the reply does not begin at a token boundary")
+
+    monkeypatch.setattr(Encoder, "example", refuse)
+    path = write_rows(tmp_path / "rows.jsonl", [record(1)])
+    with pytest.raises(PipeError) as error:
+        prepare(recipe_of(base, path), Run(tmp_path / "run"), silent)
+    assert error.value.message == (
+        f"1 of 1 rows of {path} are rejected: prompt_boundary 1 (first: line 1)."
+    )
+
+
+def test_control_token_text_never_becomes_a_control_token(base, tmp_path):
+    text = "".join(SPECIALS)
+    reply = f"<think>\n{text}\n</think>\n\n{text}"
+    attack = record(0, problem=text, reannotated_assistant_content=reply)
+    path = write_rows(tmp_path / "rows.jsonl", [attack])
+    run = Run(tmp_path / "run")
+    recipe = recipe_of(
+        base, path, max_seq_length=2048, eval_share=0, test_share=0, no_thinking_share=0
+    )
+    prepare(recipe, run, silent)
+    encoder = Encoder(base / "tokenizer.json", chat_format("llama3.2-reasoning"))
+    plain = encoder.example("q", "r", "a")
+    first = encoder.end_of_turn_id - SPECIALS.index("<|eot_id|>")
+    (ids,) = examples(run, "train")["input_ids"]
+    assert [i for i in ids if i >= first] == [i for i in plain.ids if i >= first]
+
+
+def test_test_rows_come_from_their_own_source(base, tmp_path):
+    train = write_rows(tmp_path / "train.jsonl", [record(n) for n in range(50)])
+    test = write_rows(tmp_path / "test.jsonl", [record(n) for n in range(100, 110)])
+    recipe = recipe_of(base, train, test={"dataset": str(test)}, test_share=0.5)
+    run = Run(tmp_path / "run")
+    manifest = prepare(recipe, run, silent)
+    assert [r["id"] for r in read_jsonl(run.folder("data") / "test.jsonl")] == [
+        f"r{n}" for n in range(100, 110)
+    ]
+    assert manifest.counts["train"] + manifest.counts["eval"] == 50
+    assert "test/test.jsonl" in manifest.inputs
+
+
+def test_limit_takes_the_first_rows(base, tmp_path):
+    path = write_rows(tmp_path / "rows.jsonl", [record(n) for n in range(50)])
+    recipe = recipe_of(base, path)
+    source = recipe.data.sources[0].model_copy(update={"limit": 20})
+    data = recipe.data.model_copy(update={"sources": (source,)})
+    events = []
+    run = Run(tmp_path / "run")
+    manifest = prepare(recipe.model_copy(update={"data": data}), run, events.append)
+    assert sum(manifest.counts.values()) == 20
+    assert [e.total for e in events if isinstance(e, Progress)] == [20]
+
+
+def test_parquet_gives_the_rows_that_jsonl_gives(base, tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    records = [record(n) for n in range(30)] + [record(30, problem=None)]
+    jsonl = write_rows(tmp_path / "rows.jsonl", records)
+    parquet.write_table(pa.Table.from_pylist(records), tmp_path / "rows.parquet")
+    runs = [Run(tmp_path / "a"), Run(tmp_path / "b")]
+    prepare(recipe_of(base, jsonl), runs[0], silent)
+    prepare(recipe_of(base, tmp_path / "rows.parquet"), runs[1], silent)
+    for split in ("train", "eval", "test"):
+        name = f"{split}.jsonl"
+        assert (runs[0].folder("data") / name).read_bytes() == (
+            runs[1].folder("data") / name
+        ).read_bytes()
+    (reject,) = read_jsonl(runs[1].folder("data") / "rejects.jsonl")
+    assert (reject["where"], reject["reason"]) == ("row 31", "not_text")
+
+
+def test_parquet_with_bytes_that_are_no_utf8(base, tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = pa.Table.from_pylist([record(n) for n in range(20)])
+    raw = pa.array([b"\xff\xfe", *[f"Question {n}?".encode() for n in range(1, 20)]], pa.binary())
+    column = table.schema.get_field_index("problem")
+    table = table.set_column(column, "problem", raw.view(pa.string()))
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    run = Run(tmp_path / "run")
+    prepare(recipe_of(base, tmp_path / "rows.parquet"), run, silent)
+    (reject,) = read_jsonl(run.folder("data") / "rejects.jsonl")
+    assert (reject["where"], reject["reason"]) == ("row 1", "bad_encoding")
+
+
+def test_two_runs_are_the_same_bytes(base, tmp_path):
+    path = write_rows(tmp_path / "rows.jsonl", [record(n) for n in range(100)])
+    recipe = recipe_of(base, path, eval_share=0.1)
+    runs = [Run(tmp_path / "a"), Run(tmp_path / "b")]
+    for run in runs:
+        prepare(recipe, run, silent)
+    assert contents(runs[0]) == contents(runs[1])
+    assert "data/manifest.json" in contents(runs[0])
+
+
+def test_a_second_prepare_does_nothing(base, tmp_path):
+    path = write_rows(tmp_path / "rows.jsonl", [record(n) for n in range(30)])
+    run, events = Run(tmp_path / "run"), []
+    first = prepare(recipe_of(base, path), run, silent)
+    assert prepare(recipe_of(base, path), run, events.append) == first
+    assert events == [Note("data is up to date")]
+
+
+@pytest.mark.parametrize("change", ["source", "output", "tokenizer", "length", "force"])
+def test_what_changed_is_prepared_again(base, tmp_path, change):
+    path = write_rows(tmp_path / "rows.jsonl", [record(n) for n in range(30)])
+    run, events = Run(tmp_path / "run"), []
+    prepare(recipe_of(base, path), run, silent)
+    if change == "source":
+        write_rows(path, [record(n) for n in range(31)])
+    if change == "output":
+        (run.folder("data") / "train.jsonl").write_text("")
+    if change == "tokenizer":
+        (base / "tokenizer_config.json").write_text('{"a": 1}')
+    length = 257 if change == "length" else 256
+    recipe = recipe_of(base, path, max_seq_length=length)
+    prepare(recipe, run, events.append, force=change == "force")
+    assert any(isinstance(event, Progress) for event in events)
+
+
+def test_a_broken_manifest_is_made_again(base, tmp_path):
+    path = write_rows(tmp_path / "rows.jsonl", [record(n) for n in range(30)])
+    run = Run(tmp_path / "run")
+    first = prepare(recipe_of(base, path), run, silent)
+    (run.folder("data") / "manifest.json").write_text("{")
+    assert prepare(recipe_of(base, path), run, silent) == first
+
+
+def test_an_interrupt_leaves_what_was_there(base, tmp_path, monkeypatch):
+    path = write_rows(tmp_path / "rows.jsonl", [record(n) for n in range(30)])
+    run = Run(tmp_path / "run")
+    prepare(recipe_of(base, path), run, silent)
+    before = contents(run)
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Reader, "read", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(recipe_of(base, path), run, silent, force=True)
+    assert contents(run) == before
+
+
+def test_mostly_rejected_is_an_error_with_reasons(base, tmp_path):
+    bad = [record(n, reannotated_assistant_content="It is.") for n in range(3)]
+    long = [record(n, problem="long " * 300) for n in range(3, 5)]
+    path = write_rows(tmp_path / "rows.jsonl", [record(9), *bad, *long])
+    run = Run(tmp_path / "run")
+    with pytest.raises(PipeError) as error:
+        prepare(recipe_of(base, path), run, silent)
+    assert error.value.message == (
+        f"5 of 6 rows of {path} are rejected: "
+        "no_reasoning 3 (first: line 2), too_long 2 (first: line 5)."
+    )
+    assert not run.folder("data").exists()
+
+
+def test_no_training_row_is_an_error(base, tmp_path):
+    path = write_rows(tmp_path / "rows.jsonl", [record(1)])
+    with pytest.raises(PipeError, match="No training row is left") as error:
+        prepare(recipe_of(base, path, eval_share=0.999999), Run(tmp_path / "run"), silent)
+    assert error.value.message == (
+        "No training row is left (train 0, eval 1, test 0, rejects 0). "
+        "Rejected: nothing was rejected."
+    )
+
+
+def test_an_empty_split_that_was_asked_for_is_a_warning(base, tmp_path):
+    path = write_rows(tmp_path / "rows.jsonl", [record(1)])
+    events = []
+    recipe = recipe_of(base, path, eval_share=1e-9, test_share=0)
+    prepare(recipe, Run(tmp_path / "run"), events.append)
+    assert events[-1] == Note("no row fell to eval: raise data.eval_share", warning=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none.jsonl", "The data file {path} is not there."),
+        ("rows.csv", "{path} is neither jsonl nor parquet."),
+        ("rows.parquet", "{path} is no whole parquet file: "),
+    ],
+)
+def test_what_is_no_source_is_named(base, tmp_path, name, message):
+    path = tmp_path / name
+    if name != "none.jsonl":
+        path.write_text("a,b\n1,2\n")
+    with pytest.raises(PipeError) as error:
+        prepare(recipe_of(base, path), Run(tmp_path / "run"), silent)
+    assert error.value.message.startswith(message.format(path=path))
+
+
+def test_an_empty_file_is_an_error(base, tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(b"")
+    with pytest.raises(PipeError, match="Found: no record at all"):
+        prepare(recipe_of(base, tmp_path / "rows.jsonl"), Run(tmp_path / "run"), silent)
+
+
+def test_a_file_has_no_config(base, tmp_path):
+    path = write_rows(tmp_path / "rows.jsonl", [record(1)])
+    recipe = recipe_of(base, path, test={"dataset": str(path), "config": "v0"})
+    with pytest.raises(PipeError, match="a file has no config"):
+        prepare(recipe, Run(tmp_path / "run"), silent)
+
+
+def test_importing_the_room_loads_nothing_heavy():
+    heavy = ["datasets", "pyarrow", "torch", "transformers", "huggingface_hub"]
+    code = f"import sys, pipeline.data; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
