@@ -61,6 +61,7 @@ def open_base(model: Model, *, revision: str | None = None, weights: bool = True
 
 
 def _from_hub(repository: str, revision: str | None, weights: bool) -> Base:
+    from httpx import HTTPError
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -69,7 +70,13 @@ def _from_hub(repository: str, revision: str | None, weights: bool) -> Base:
         if revision is None:
             revision = HfApi().model_info(repository).sha
         folder = snapshot_download(repository, revision=revision, allow_patterns=patterns)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except (
+        HfHubHTTPError,
+        HTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        OSError,
+    ) as error:
         reason = str(error).strip().splitlines()[0]
         raise PipeError(
             f"The base {repository} cannot be fetched: {reason}",

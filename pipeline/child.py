@@ -4,6 +4,7 @@ Requests and answers are JSON lines. For a request the child writes any number o
 one {"result"} or {"error", "hint"}.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -68,7 +69,8 @@ class Child:
 
     def close(self) -> None:
         """End the child: it stops when its input ends, and is killed when it does not."""
-        if self._process.stdin:
+        assert self._process.stdin
+        with contextlib.suppress(BrokenPipeError):  # it is dead already
             self._process.stdin.close()
         try:
             self._process.wait(timeout=5)

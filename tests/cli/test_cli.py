@@ -1,0 +1,129 @@
+"""The command line: quick to start, clear when it refuses."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from pipeline.cli import main
+
+HEAVY = {"torch", "transformers", "datasets", "unsloth", "numba", "matplotlib"}
+ALSO_SLOW = {"pydantic", "rich", "numpy", "httpx", "pyarrow", "tokenizers"}
+README = Path(__file__).parents[2] / "README.md"
+
+
+def pipe(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, list(arguments))
+    return result.exit_code, result.output
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PIPE_RECIPE", raising=False)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    script = (
+        "import sys\nfrom pipeline.cli import main\n"
+        f"try: main({arguments!r})\nexcept SystemExit: pass\n"
+        "print('LOADED', *{name.partition('.')[0] for name in sys.modules})"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    loaded = set(answer.stdout.rpartition("LOADED")[2].split())
+    assert not loaded & (HEAVY | ALSO_SLOW)
+
+
+def commands(group: click.Group) -> list[tuple[str, click.Command]]:
+    return list(group.commands.items())
+
+
+@pytest.mark.parametrize(("name", "command"), commands(main))
+def test_every_command_has_one_sentence_and_an_example(name: str, command: click.Command) -> None:
+    assert command.help
+    first = command.help.partition("\n")[0]
+    assert first.endswith(".") and len(first) <= 60, first
+    assert f"pipe {name}" in command.help
+
+
+def test_recipes_lists_what_is_built_in() -> None:
+    code, output = pipe("recipes")
+    assert code == 0
+    assert [line.split()[0] for line in output.splitlines()] == [
+        "demo",
+        "llama3.2-1b-r1",
+        "llama3.2-3b-r1",
+    ]
+
+
+def test_a_wrong_key_is_wrong_usage() -> None:
+    code, output = pipe("train", "-r", "demo", "--set", "train.learning_rte=1")
+    assert code == 2
+    assert "did you mean learning_rate?" in output and "Traceback" not in output
+
+
+def test_a_missing_stage_says_the_next_command() -> None:
+    code, output = pipe("train", "-r", "demo")
+    assert (code, output) == (
+        1,
+        "pipe: runs/demo/data is not there or not finished.\nRun: pipe prepare\n",
+    )
+
+
+def test_init_writes_a_recipe_that_loads_and_is_not_overwritten() -> None:
+    assert pipe("init", "--extends", "demo", "--name", "mine") == (
+        0,
+        "pipe.yaml written. Next: pipe prepare\n",
+    )
+    code, output = pipe("recipes", "show")
+    assert code == 0
+    assert re.search(r"^name: mine +# pipe.yaml$", output, re.MULTILINE)
+    assert re.search(r"^train.device: cpu +# demo.yaml$", output, re.MULTILINE)
+    assert pipe("init")[0] == 1
+
+
+def test_a_dry_run_touches_nothing() -> None:
+    code, output = pipe("run", "-r", "demo", "--dry-run")
+    assert code == 0
+    assert "data: now missing; reads builtin:tiny-llama, builtin:samples/train.jsonl" in output
+    assert not Path("runs").exists()
+
+
+def test_status_of_a_new_run() -> None:
+    code, output = pipe("status", "-r", "demo")
+    assert code == 0
+    assert output.splitlines()[1].split() == ["data", "missing"]
+    assert output.splitlines()[-1] == "next: pipe prepare"
+
+
+def test_export_outside_a_run_needs_all_three_folders() -> None:
+    code, output = pipe("export", "--base", "x")
+    assert code == 2 and "--base, --adapter and --out go together" in output
+
+
+def readme_commands() -> list[str]:
+    """Every `pipe` command in README's code blocks, `&&` chains taken apart."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    parts = [part.strip().removeprefix("$ ") for line in lines for part in line.split("&&")]
+    return [part for part in parts if part.startswith("pipe ")]
+
+
+def test_readme_has_commands() -> None:
+    assert len(readme_commands()) >= 6
+
+
+@pytest.mark.parametrize("text", readme_commands())
+def test_readme_commands_are_as_the_command_line_has_them(text: str) -> None:
+    name, *arguments = shlex.split(text)[1:]
+    command = main.commands[name]
+    with command.make_context(name, arguments, resilient_parsing=False) as context:
+        assert context.command is command

@@ -1,0 +1,75 @@
+"""One run of the demo for the whole session: real Unsloth, llama.cpp and Ollama."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import pytest
+
+from pipeline.engines.ollama import OllamaServer
+from pipeline.run import Run
+
+# no server answers here
+NOBODY = "127.0.0.1:9"
+
+
+@dataclass
+class Demo:
+    """A folder with a pipe.yaml, and `pipe` in it as a user types it."""
+
+    folder: Path
+    ollama: str = NOBODY
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def run(self) -> Run:
+        return Run(self.folder / "runs" / "demo")
+
+    def pipe(
+        self, *arguments: str, code: int = 0, ollama: str | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a command; its exit code is asserted, its time kept."""
+        started = perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline", *arguments],
+            cwd=self.folder,
+            env={**os.environ, "OLLAMA_HOST": ollama or self.ollama},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.seconds[arguments[0]] = perf_counter() - started
+        assert done.returncode == code, f"{arguments}: {done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done
+
+    def json(self, relative: str) -> Any:
+        return json.loads((self.run.root / relative).read_text())
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory, ollama_server: OllamaServer) -> Iterator[Demo]:
+    """`pipe prepare && pipe train && pipe export` with `extends: demo`, then eval."""
+    folder = tmp_path_factory.mktemp("demo")
+    (folder / "pipe.yaml").write_text("extends: demo\n")
+    demo = Demo(folder, ollama_server.url)
+    for model in ollama_server.tags():
+        ollama_server.delete(model["name"])
+    for command in ("prepare", "train", "export", "eval"):
+        demo.pipe(command)
+    yield demo
+
+
+@pytest.fixture
+def short(tmp_path: Path) -> Demo:
+    """The demo cut to a few steps and questions, with no server: for what need not be good."""
+    (tmp_path / "pipe.yaml").write_text(
+        "extends: demo\ntrain: {max_steps: 4, log_every: 2}\neval: {limit: 3, max_new_tokens: 8}\n"
+    )
+    return Demo(tmp_path)

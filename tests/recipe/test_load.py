@@ -1,0 +1,85 @@
+"""Recipes: strict keys, all errors at once, and where each value came from."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import RecipeError
+from pipeline.recipe import builtin_names, dump, load
+
+
+def test_every_built_in_recipe_is_valid() -> None:
+    assert builtin_names() == ["demo", "llama3.2-1b-r1", "llama3.2-3b-r1"]
+    for name in builtin_names():
+        assert load(name).recipe.name == name
+
+
+def test_extends_keeps_what_it_does_not_say() -> None:
+    one, three = load("llama3.2-1b-r1").recipe, load("llama3.2-3b-r1").recipe
+    assert one.model.base == "unsloth/Llama-3.2-1B-Instruct"
+    assert one.data == three.data
+    assert one.train.batch_size * one.train.gradient_accumulation == 16
+
+
+def test_origins_name_the_layer_of_each_value() -> None:
+    loaded = load("llama3.2-1b-r1", ["train.lora.r=8"])
+    assert loaded.recipe.train.lora.r == 8
+    assert loaded.origins["train.lora.r"] == "--set"
+    assert loaded.origins["train.batch_size"] == "llama3.2-1b-r1.yaml"
+    assert loaded.origins["train.learning_rate"] == "llama3.2-3b-r1.yaml"
+    assert loaded.origins["train.max_grad_norm"] == "default"
+
+
+def test_every_wrong_key_is_named_at_once_with_the_nearest_right_one() -> None:
+    with pytest.raises(RecipeError) as caught:
+        load("demo", ["train.learning_rte=3", "exprt={}", "train.lora.rr=1", "train.epochs=-1"])
+    assert caught.value.exit_code == 2
+    for part in (
+        "unknown key train.learning_rte, did you mean learning_rate?",
+        "unknown key exprt, did you mean export?",
+        "unknown key train.lora.rr, did you mean r?",
+        "train.epochs: Input should be greater than 0",
+    ):
+        assert part in caught.value.message
+
+
+def test_a_cpu_recipe_with_gpu_settings_is_refused_before_work() -> None:
+    with pytest.raises(RecipeError, match="needs a GPU"):
+        load("demo", ["train.optimizer=adamw_8bit"])
+
+
+def test_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(RecipeError, match=r"Did you mean llama3\.2-1b-r1"):
+        load("llama3.2-1b")
+
+
+def test_pipe_yaml_here_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PIPE_RECIPE", raising=False)
+    assert load().recipe.name == "llama3.2-3b-r1"
+    Path("pipe.yaml").write_text("extends: demo\nname: mine\n")
+    assert load().recipe.name == "mine"
+    monkeypatch.setenv("PIPE_RECIPE", "demo")
+    assert load().recipe.name == "demo"
+
+
+def test_a_recipe_that_extends_itself_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+    with pytest.raises(RecipeError, match="extends itself"):
+        load(str(tmp_path / "a.yaml"))
+
+
+@pytest.mark.parametrize("text", ["- a list", "a: [", "\x00"])
+def test_a_file_that_is_no_mapping_is_an_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "pipe.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError):
+        load(str(path))
+
+
+def test_a_dumped_recipe_loads_to_the_same(tmp_path: Path) -> None:
+    recipe = load("demo", ["serve.name=other"]).recipe
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump(recipe))
+    assert load(str(path)).recipe == recipe
