@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.base import Base, open_base
 from pipeline.chat import Encoder, chat_format
-from pipeline.errors import ChangedInput, MissingInput, OllamaUnreachable
+from pipeline.errors import ChangedInput, MissingInput, OllamaUnreachable, PipeError
 from pipeline.recipe import Recipe
 from pipeline.run import Emit, Manifest, Note, Run, Stage
 

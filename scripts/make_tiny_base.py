@@ -42,7 +42,7 @@ from transformers.utils import logging as transformers_logging
 
 BATCH_TOKENS, POOL = 2048, 1024
 IGNORED = -100
-MATRIX_RATE, OTHER_RATE = 5e-3, 2e-3
+MATRIX_RATE, OTHER_RATE = 4e-3, 6e-3
 WARMUP_STEPS, DECAY_SHARE = 20, 0.4
 CHECK_COUNT = 200
 
@@ -91,20 +91,21 @@ def build_model(tokenizer: Tokenizer) -> LlamaForCausalLM:
     return model
 
 
-def reply_labels(ids: list[int], tokenizer: Tokenizer) -> list[int]:
-    """Labels of one document: all of a plain text, only the replies and their ends of a chat.
+def labels_of(ids: list[int], tokenizer: Tokenizer) -> list[int]:
+    """Labels of one document: the replies of a chat, the results of equations, else all of it.
 
-    Most of a question is random and cannot be predicted; its loss would only add noise.
+    Most of a question, or the numbers to be added, cannot be predicted: their loss is only noise.
     """
-    start, end, eot, assistant = map(
-        tokenizer.token_to_id, (START_HEADER, END_HEADER, EOT, "assistant")
+    start, end, eot, assistant, equals, newline = map(
+        tokenizer.token_to_id, (START_HEADER, END_HEADER, EOT, "assistant", "Ġ=", "Ċ")
     )
-    if start not in ids:
-        return [IGNORED, *ids[1:]]
-    labels, supervised = [], False
+    is_chat, is_equations = start in ids, equals in ids
+    labels, supervised = [], not (is_chat or is_equations)
     for index, token in enumerate(ids):
         labels.append(token if supervised else IGNORED)
-        if token == eot:
+        if not is_chat:
+            supervised = (supervised or token == equals) and not (is_equations and token == newline)
+        elif token == eot:
             supervised = False
         # The header is <start> role <end> and a blank line.
         elif index >= 3 and ids[index - 3] == start and ids[index - 1] == end:
@@ -138,7 +139,7 @@ def batches(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[tuple[torch.Tensor
             # Padding on the right needs no mask: attention is causal.
             for row, document in enumerate(group):
                 ids[row, : len(document)] = torch.tensor(document)
-                labels[row, : len(document)] = torch.tensor(reply_labels(document, tokenizer))
+                labels[row, : len(document)] = torch.tensor(labels_of(document, tokenizer))
             yield ids, labels
 
 
@@ -260,7 +261,7 @@ def main() -> None:
     """Train the tokenizer and the model, save both, and check the weights as saved."""
     parser = argparse.ArgumentParser(description="Pretrain the tiny Llama base on a CPU.")
     parser.add_argument("--out", type=Path, default=Path("data/tiny-llama"))
-    parser.add_argument("--steps", type=int, default=2200, help="of about 2048 tokens each")
+    parser.add_argument("--steps", type=int, default=2400, help="of about 2048 tokens each")
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--checkpoints", type=Path, help="keep the weights of each check here")
     parser.add_argument("--check-every", type=int, default=0, help="steps between quick checks")

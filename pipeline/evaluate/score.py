@@ -1,7 +1,6 @@
 """`pipe eval`: the test rows put to every engine, before and after, with 95% intervals."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -29,8 +28,10 @@ def evaluate(recipe: Recipe, run: Run, base: Base, emit: Emit) -> Manifest:
     run.require("train")
     encoder = Encoder(base.folder / "tokenizer.json", chat_format(recipe.chat.format))
     engines = contenders(recipe, run, base, encoder)
-    plan = _planned(recipe, run, base, engines)
-    if run.is_done(plan):
+    names = [engine.name for engine in engines]
+    plan = _planned(recipe, run, base, names)
+    # scores that hold Ollama's too stay good while its server is away
+    if run.is_done(plan) or run.is_done(_planned(recipe, run, base, [*names, "ollama"])):
         emit(Note("eval is up to date."))
         return run.require("eval")
     rows = questions(run, recipe.eval.limit)
@@ -65,12 +66,12 @@ def conversation(row: Row) -> Conversation:
     return messages
 
 
-def _planned(recipe: Recipe, run: Run, base: Base, engines: Sequence[Contender]) -> Manifest:
+def _planned(recipe: Recipe, run: Run, base: Base, engines: list[str]) -> Manifest:
     return Manifest(
         stage="eval",
         section={
             "eval": recipe.eval.model_dump(mode="json"),
-            "engines": [engine.name for engine in engines],
+            "engines": engines,
         },
         inputs=base.entries()
         | run.input_entry("data")
