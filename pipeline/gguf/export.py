@@ -85,7 +85,7 @@ def write_types(job: Job, out: Path, emit: Emit) -> dict[str, str]:
     merged = _merged(job)
     vocabulary = Vocabulary.read(job.base.folder / "tokenizer.json", merged.llama.vocab)
     _check_space(merged, job.types, out)
-    whole = out / f".{job.name}-{merged.dtype}.gguf"
+    whole = out / f".{job.name}-merged-{merged.dtype}.gguf"
     try:
         write_gguf(whole, merged, vocabulary, _description(job), _tensors_done(emit))
         written = read_gguf(whole)
@@ -103,7 +103,7 @@ def _one_type(whole: Path, written: GgufFile, target: Path, type: str) -> str:
     """Quantize beside the target, read back, then take the name."""
     unverified = target.with_name(f".{target.name}")
     try:
-        if f"-{type}.gguf" in whole.name:
+        if whole.name.endswith(f"-{type}.gguf"):
             shutil.copyfile(whole, unverified)
         else:
             quantize_gguf(whole, unverified, type)
