@@ -8,7 +8,7 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fast e2e gpu ollama lock wheel clean
+.PHONY: help setup demo test tools lint fast e2e gpu ollama lock wheel clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -21,7 +21,10 @@ demo: setup ## Run the main job on the shipped model, offline
 	$(BIN)/pipe report -r demo
 	@echo 'Talk to it: $(BIN)/pipe chat -r demo'
 
-test: lint fast e2e ## Set everything up and pass every test
+test: tools lint fast e2e ## Set everything up and pass every test
+
+tools:
+	@scripts/check_tools.sh $(PYTHON) test
 
 lint: setup ## ruff, mypy, the layers
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ from pipeline.recipe.schema import Model
 from pipeline.run.manifest import Entry, describe
 
 _TOKENIZER = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
-_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "special_tokens_map.json", "LICENSE*")
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "LICENSE*", "README.md")
 
 
 @dataclass(frozen=True)
@@ -63,27 +63,23 @@ def open_base(model: Model, *, revision: str | None = None, weights: bool = True
 def _from_hub(repository: str, revision: str | None, weights: bool) -> Base:
     from httpx import HTTPError
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HFValidationError
 
     patterns = [*_TOKENIZER, *(_WEIGHTS if weights else ())]
     try:
         if revision is None:
             revision = HfApi().model_info(repository).sha
-        folder = snapshot_download(repository, revision=revision, allow_patterns=patterns)
-    except (
-        HfHubHTTPError,
-        HTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        OSError,
-    ) as error:
-        reason = str(error).strip().splitlines()[0]
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+    # the hub's own errors are OSErrors or HTTPErrors; a mistyped folder is no valid name there
+    except (OSError, HTTPError, HFValidationError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise PipeError(
             f"The base {repository} cannot be fetched: {reason}",
             "Check the name and the network, and HF_TOKEN where the model is gated; "
             "or set model.base to a local folder.",
         ) from None
-    return Base(repository, Path(folder), revision)
+    # a snapshot's folder is named by its commit, which a branch or tag is not
+    return Base(repository, folder, folder.name)
 
 
 def _check(base: Base) -> None:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -30,7 +31,8 @@ class Child:
         self._name, self._hint = module.rsplit(".", 1)[-1].removesuffix("_worker"), hint
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module],
+            # -P: a torch.py in the user's folder is not what is meant
+            [sys.executable, "-P", "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -120,5 +122,6 @@ def serve(operations: Mapping[str, Operation]) -> None:
             send({"result": operations[request["op"]](request, send)})
         except PipeError as error:
             send({"error": error.message, "hint": error.hint})
-        except (RuntimeError, ValueError, OSError) as error:
-            send({"error": str(error), "hint": ""})
+        except Exception as error:  # noqa: BLE001 - whatever it is, the parent must be told
+            traceback.print_exc()
+            send({"error": f"{type(error).__name__}: {error}", "hint": ""})

@@ -50,7 +50,7 @@ def _gpu() -> Finding:
         "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
     )
     answer = subprocess.run(
-        [sys.executable, "-c", question], capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-c", question], capture_output=True, text=True, check=False
     )
     name = answer.stdout.strip()
     if name:

@@ -1,6 +1,6 @@
 """The stages in order. They meet on disk; this is where they are called one after the other."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +8,10 @@ from typing import Any
 
 from pipeline.base import Base, open_base
 from pipeline.chat import Encoder, chat_format
-from pipeline.errors import ChangedInput, MissingInput, OllamaUnreachable, PipeError
+from pipeline.errors import ChangedInput, OllamaUnreachable, PipeError
 from pipeline.recipe import Recipe
 from pipeline.run import Emit, Manifest, Note, Run, Stage
+from pipeline.run.folder import NEEDS
 
 StageStatus = str
 
@@ -24,29 +25,40 @@ class Work:
     emit: Emit
     force: bool = False
 
-    def base(self) -> Base:
-        """The base at the revision that prepare recorded."""
-        manifest = self.run.manifest("data")
-        facts = manifest.facts["base"] if manifest else {}
-        revision = facts.get("revision") if facts.get("name") == self.recipe.model.base else None
-        return open_base(self.recipe.model, revision=revision)
+    def base(self, *, weights: bool = True) -> Base:
+        """The base at the revision that prepare recorded for these same words of the recipe."""
+        revision = None
+        if manifest := self.run.manifest("data"):
+            asked = manifest.section["model"]
+            if (asked["base"], asked["revision"]) == (
+                self.recipe.model.base,
+                self.recipe.model.revision,
+            ):
+                revision = manifest.facts["base"]["revision"]
+        return open_base(self.recipe.model, revision=revision, weights=weights)
+
+    def keep(self) -> None:
+        """Write the recipe in force beside the stages."""
+        self.run.keep_recipe(self.recipe)
 
 
 def prepare(work: Work) -> Manifest:
     from pipeline.data import prepare as stage
 
     with work.run.lock():
-        work.run.keep_recipe(work.recipe)
+        work.keep()
         return stage(work.recipe, work.run, work.emit, force=work.force)
 
 
 def train(work: Work) -> Manifest:
+    from pipeline.train import check_device
     from pipeline.train import train as stage
 
+    check_device(work.recipe)
     with work.run.lock():
+        work.keep()
         work.run.require("data")
-        _forget(work, "train")
-        return stage(work.recipe, work.run, work.base(), work.emit)
+        return stage(work.recipe, work.run, work.base(), work.emit, force=work.force)
 
 
 def export(work: Work) -> Manifest:
@@ -55,13 +67,17 @@ def export(work: Work) -> Manifest:
     from pipeline.gguf import planned
 
     with work.run.lock():
-        work.run.require("train")
-        _forget(work, "export")
+        work.keep()
+        trained = work.run.require("train")
         base = work.base()
+        trained.check_inputs(base.entries(), "Train on this base: pipe train")
         job, companions = _export_job(work.recipe, base, work.run.folder("train") / "adapter")
         section = work.recipe.model_dump(mode="json", include={"export", "serve"})
         inputs = base.entries() | work.run.input_entry("train")
         plan = planned(job, section, inputs, work.recipe.seed)
+        if work.run.is_done(plan) and not work.force:
+            work.emit(Note("export is up to date."))
+            return work.run.require("export")
         return stage(job, work.run, companions, plan, work.emit)
 
 
@@ -77,12 +93,16 @@ def export_folder(recipe: Recipe, base_folder: Path, adapter: Path, out: Path, e
         (out / name).write_text(text, encoding="utf-8")
 
 
-def register(work: Work, *, name: str | None = None, allow_remote: bool = False) -> Manifest:
+def register(
+    work: Work, *, name: str | None = None, replace: bool = False, allow_remote: bool = False
+) -> Manifest:
+    """`replace` takes the name from a model that no run here made."""
     from pipeline.serve import RegisterOptions
     from pipeline.serve import register as stage
 
-    options = RegisterOptions(name=name, force=work.force, allow_remote=allow_remote)
+    options = RegisterOptions(name=name, force=replace, allow_remote=allow_remote)
     with work.run.lock():
+        work.keep()
         return stage(work.recipe, work.run, work.emit, options)
 
 
@@ -101,19 +121,22 @@ def check(work: Work) -> list[Any]:
     from pipeline.evaluate import check as stage
 
     with work.run.lock():
-        return stage(work.recipe, work.run, work.base(), work.emit)
+        return stage(work.recipe, work.run, work.base(weights=False), work.emit)
 
 
 def evaluate(work: Work) -> Manifest:
     from pipeline.evaluate import evaluate as stage
 
     with work.run.lock():
-        _forget(work, "eval")
-        return stage(work.recipe, work.run, work.base(), work.emit)
+        work.keep()
+        return stage(work.recipe, work.run, work.base(), work.emit, force=work.force)
 
 
 def run_all(work: Work) -> None:
     """prepare, train, export, registration where a server answers, eval."""
+    from pipeline.train import check_device
+
+    check_device(work.recipe)
     prepare(work)
     train(work)
     export(work)
@@ -135,7 +158,9 @@ def talking(work: Work, *, ollama: bool, temperature: float) -> Iterator[Any]:
         yield ServedPartner(run.require("serve").facts["models"][0]["name"], sampling)
         return
     file = run.require("export").facts["files"][recipe.export.quantize[0]]
-    encoder = Encoder(work.base().folder / "tokenizer.json", chat_format(recipe.chat.format))
+    encoder = Encoder(
+        work.base(weights=False).folder / "tokenizer.json", chat_format(recipe.chat.format)
+    )
     partner = FilePartner(run.folder("export") / file, encoder, recipe.num_ctx, sampling)
     try:
         yield partner
@@ -146,59 +171,45 @@ def talking(work: Work, *, ollama: bool, temperature: float) -> Iterator[Any]:
 def preview(work: Work, stages: Sequence[Stage]) -> dict[Stage, dict[str, Any]]:
     """What each stage would read and obey, and how it stands now; touches nothing."""
     recipe = work.recipe.model_dump(mode="json")
-    states = status(work.run)
+    states = status(work)
     sections = {"data": "data", "train": "train", "export": "export", "serve": "serve"}
     return {
         stage: {
             "status": states[stage],
-            "reads": [f"{need}/" for need in STAGES[stage]] or _sources(work.recipe),
+            "reads": [f"{need}/" for need in NEEDS[stage]] or _sources(work.recipe),
             "settings": recipe[sections.get(stage, "eval")],
         }
         for stage in stages
     }
 
 
-STAGES: Mapping[Stage, tuple[Stage, ...]] = {
-    "data": (),
-    "train": ("data",),
-    "export": ("train",),
-    "serve": ("export",),
-    "check": ("export",),
-    "eval": ("data", "train", "export"),
-}
-"""Stage -> the stages whose manifests it records as inputs."""
-
-
-def status(run: Run) -> dict[Stage, StageStatus]:
+def status(work: Work) -> dict[Stage, StageStatus]:
     """Each stage: done, missing, changed (a file is not what was written) or stale."""
     found: dict[Stage, StageStatus] = {}
-    for stage, needs in STAGES.items():
+    for stage, needs in NEEDS.items():
         try:
-            manifest = run.require(stage)
-        except MissingInput:
-            found[stage] = "missing"
-            continue
-        except ChangedInput:
-            found[stage] = "changed"
-            continue
-        current = all(found[need] == "done" for need in needs) and all(
-            manifest.inputs.get(key) == entry
-            for need in needs
-            for key, entry in run.input_entry(need).items()
-            if key in manifest.inputs
-        )
-        found[stage] = "done" if current else "stale"
+            manifest = work.run.manifest(stage)
+            if manifest is None:
+                found[stage] = "missing"
+                continue
+            current = all(found[need] == "done" for need in needs) and _obeys(manifest, work)
+            if current:
+                work.run.require(stage)
+            found[stage] = "done" if current else "stale"
+        except ChangedInput as error:
+            found[stage] = "stale" if "made from another" in error.message else "changed"
     return found
+
+
+def _obeys(manifest: Manifest, work: Work) -> bool:
+    """True when the recipe still says what the stage was told."""
+    recipe = work.recipe.model_dump(mode="json")
+    asked = {key: value for key, value in manifest.section.items() if key in recipe}
+    return all(recipe[key] == value for key, value in asked.items())
 
 
 def _sources(recipe: Recipe) -> list[str]:
     return [recipe.model.base, *(source.dataset for source in recipe.data.sources)]
-
-
-def _forget(work: Work, stage: Stage) -> None:
-    """With --force, the stage's own manifest no longer counts; its files stay until replaced."""
-    if work.force:
-        (work.run.folder(stage) / "manifest.json").unlink(missing_ok=True)
 
 
 def _export_job(recipe: Recipe, base: Base, adapter: Path) -> tuple[Any, dict[str, str]]:

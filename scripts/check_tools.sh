@@ -16,4 +16,8 @@ need "'$python' -c 'import sys; assert sys.version_info >= (3, 11)'" \
 need "'$python' -c 'import venv, ensurepip'" "Python's venv" "apt-get install python3-venv"
 need "command -v c++ || command -v g++ || command -v clang++" "a C++ compiler" "apt-get install g++"
 need "command -v cmake" "CMake" "apt-get install cmake"
+if [ "${2:-}" = test ] && ! command -v ollama >/dev/null; then
+    need "go version" "Go 1.26 or newer, to build Ollama for the tests" \
+        "https://go.dev/dl, or Ollama itself: https://ollama.com/download"
+fi
 exit "$missing"

@@ -26,7 +26,7 @@ site_packages() {
             return
         fi
     done
-    fail "There is no Python environment here. Make it first: uv sync"
+    fail "There is no Python environment here. Make it first: make setup"
 }
 
 # Waits for a build of llama-cpp-python that is still going on elsewhere.
@@ -35,7 +35,7 @@ wait_for_llama_server() {
     until [ -x "$1/bin/llama-server" ] && compgen -G "$1/lib/libllama.so*" > /dev/null; do
         [ "$waited" -gt 0 ] || say "Waiting for $1/bin/llama-server ..."
         [ "$waited" -lt "$llama_wait_s" ] || fail \
-            "No llama-server in $1/bin." "Build it with llama-cpp-python: uv sync"
+            "No llama-server in $1/bin." "Build it with llama-cpp-python: make setup"
         sleep 5
         waited=$((waited + 5))
     done

@@ -23,6 +23,7 @@ TRAIN_ROWS = 2400
 TEST_ROWS = 250
 SOURCE = "synthetic_number_stories"
 LOWEST, HIGHEST = 1, 99
+LARGEST_CHANGE = 9
 
 # fmt: off
 NAMES = (
@@ -104,7 +105,7 @@ class Story:
         lines, total = [], self.start
         for event, change in zip(self.events(), self.changes, strict=True):
             sign = "+" if change > 0 else "-"
-            lines.append(f"{event}: {total} {sign} {abs(change)} = {total + change}")
+            lines.append(f"{event}: {total}{sign}{abs(change)}={total + change}")
             total += change
         return "\n".join([*lines, f"The result is {total}."])
 
@@ -118,8 +119,8 @@ def draw_story(rng: random.Random, changes: int = 3, exclude: Collection[Key] = 
     while True:
         totals = [rng.randint(LOWEST, HIGHEST)]
         while len(totals) <= changes:
-            following = rng.randint(LOWEST, HIGHEST)
-            if following != totals[-1]:
+            following = totals[-1] + rng.choice((-1, 1)) * rng.randint(1, LARGEST_CHANGE)
+            if LOWEST <= following <= HIGHEST:
                 totals.append(following)
         steps = tuple(after - before for before, after in pairwise(totals))
         story = Story(
@@ -192,7 +193,7 @@ def check_row(row: dict[str, str | None]) -> None:
         event, _, equation = step.partition(": ")
         if f"{event}." not in problem:
             raise ValueError(f"{row['id']}: the problem does not say {event!r}")
-        if equation != f"{total} {sign} {abs(change)} = {total + change}":
+        if equation != f"{total}{sign}{abs(change)}={total + change}":
             raise ValueError(f"{row['id']}: wrong line {step!r} after {total}")
         total += change
         if not LOWEST <= total <= HIGHEST:
@@ -243,11 +244,11 @@ on a CPU. A score on them says that the pipeline works, nothing about reasoning 
 | `test.jsonl` | {test} |
 
 **How they were made.** `python scripts/make_samples.py` (seed {seed}): a start number and three
-signed changes, the running total kept in {lowest}..{highest}, told as a short story with one of
-{names} names, {items} items, {plus} plus and {minus} minus phrases, {openings} openings and
-{questions} questions. The script reads every trace line and every answer back from its text and
-recomputes it. No test row shares its numbers and operations with a training row, whatever the
-wording, and no two test rows share theirs.
+signed changes of at most {largest}, the running total kept in {lowest}..{highest}, told as a short
+story with one of {names} names, {items} items, {plus} plus and {minus} minus phrases, {openings}
+openings and {questions} questions. The script reads every trace line and every answer back from its
+text and recomputes it. No test row shares its numbers and operations with a training row, whatever
+the wording, and no two test rows share theirs.
 
 **Columns**, those of ServiceNow-AI/R1-Distill-SFT (v0):
 
@@ -270,8 +271,9 @@ def write_card(out: Path, train: int, test: int) -> None:
     kinds |= {"openings": OPENINGS, "questions": QUESTIONS}
     counts = {kind: len(choices) for kind, choices in kinds.items()}
     card = CARD.format(
-        train=train, test=test, seed=SEED, source=SOURCE, lowest=LOWEST, highest=HIGHEST, **counts
-    )
+        train=train, test=test, seed=SEED, source=SOURCE, lowest=LOWEST, highest=HIGHEST,
+        largest=LARGEST_CHANGE, **counts,
+    )  # fmt: skip
     (out / "README.md").write_text(card, encoding="utf-8")
 
 

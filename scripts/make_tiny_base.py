@@ -40,9 +40,9 @@ from tokenizers import Tokenizer
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
-BATCH_TOKENS, POOL = 2048, 1024
+BATCH_TOKENS, POOL = 3072, 1024
 IGNORED = -100
-MATRIX_RATE, OTHER_RATE = 4e-3, 6e-3
+MATRIX_RATE, OTHER_RATE = 4e-3, 3e-3
 WARMUP_STEPS, DECAY_SHARE = 20, 0.4
 CHECK_COUNT = 200
 
@@ -63,8 +63,8 @@ def build_model(tokenizer: Tokenizer) -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),
         hidden_size=256,
-        intermediate_size=768,
-        num_hidden_layers=4,
+        intermediate_size=512,
+        num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=64,
@@ -97,7 +97,7 @@ def labels_of(ids: list[int], tokenizer: Tokenizer) -> list[int]:
     Most of a question, or the numbers to be added, cannot be predicted: their loss is only noise.
     """
     start, end, eot, assistant, equals, newline = map(
-        tokenizer.token_to_id, (START_HEADER, END_HEADER, EOT, "assistant", "Ġ=", "Ċ")
+        tokenizer.token_to_id, (START_HEADER, END_HEADER, EOT, "assistant", "=", "Ċ")
     )
     is_chat, is_equations = start in ids, equals in ids
     labels, supervised = [], not (is_chat or is_equations)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
-from make_samples import ITEMS, NAMES, Key, Story, draw_story
+from make_samples import HIGHEST, ITEMS, LARGEST_CHANGE, LOWEST, NAMES, Key, Story, draw_story
 
 BOS, EOS, PAD = "<|begin_of_text|>", "<|end_of_text|>", "<|finetune_right_pad_id|>"
 START_HEADER, END_HEADER = "<|start_header_id|>", "<|end_header_id|>"
@@ -53,15 +53,13 @@ def chat_text(turns: list[Turn], system: str | None = None) -> str:
     return "".join(parts)
 
 
-def equation(rng: random.Random) -> tuple[str, int]:
-    """A sum such as "42 + 26" with its result; every number is in 1..99."""
-    result, part = sorted((rng.randint(1, 99), rng.randint(1, 99)))
-    if result == part:
-        return equation(rng)
-    low, high, rest = result, part, part - result
-    if rng.random() < 0.5:
-        return f"{low} + {rest}", high
-    return f"{high} - {rest}", low
+def equation(rng: random.Random, start: int | None = None) -> tuple[str, int]:
+    """A sum such as "42+6" with its result: a change of at most 9, the total in 1..99."""
+    before = rng.randint(LOWEST, HIGHEST) if start is None else start
+    change = rng.choice((-1, 1)) * rng.randint(1, LARGEST_CHANGE)
+    if not LOWEST <= before + change <= HIGHEST:
+        return equation(rng, start)
+    return f"{before}{'+' if change > 0 else '-'}{abs(change)}", before + change
 
 
 def random_words(rng: random.Random) -> str:
@@ -89,15 +87,15 @@ class Corpus:
         self.exclude = exclude
         # The shares of the tokens, not of the documents.
         self.kinds: dict[str, tuple[float, Callable[[], str]]] = {
-            "equations": (0.14, self.equations),
-            "sums as chat": (0.14, lambda: self.chat(self.sum_turn)),
-            "copying random words": (0.16, lambda: self.chat(self.copy_words_turn)),
-            "repeating sentences": (0.20, lambda: self.chat(self.copy_story_turn)),
-            "listing numbers": (0.06, lambda: self.chat(self.list_numbers_turn)),
-            "writing a text as a sum": (0.06, lambda: self.chat(self.as_sum_turn)),
+            "equations": (0.20, self.equations),
+            "sums as chat": (0.08, lambda: self.chat(self.sum_turn)),
+            "copying random words": (0.12, lambda: self.chat(self.copy_words_turn)),
+            "repeating sentences": (0.24, lambda: self.chat(self.copy_story_turn)),
+            "listing numbers": (0.08, lambda: self.chat(self.list_numbers_turn)),
+            "writing a text as a sum": (0.10, lambda: self.chat(self.as_sum_turn)),
             "stories": (0.02, self.plain_story),
             "question and answer text": (0.02, self.plain_question),
-            "word problems": (0.20, lambda: self.chat(self.problem_turn)),
+            "word problems": (0.14, lambda: self.chat(self.problem_turn)),
         }
 
     def story(self, weights: tuple[int, int, int] = (1, 1, 1)) -> Story:
@@ -112,21 +110,23 @@ class Corpus:
         return chat_text(turns, system)
 
     def equations(self) -> str:
-        """Lines such as "42 + 26 = 68"."""
-        pairs = [equation(self.rng) for _ in range(self.rng.randint(4, 16))]
-        return BOS + "\n".join(f"{sum_} = {result}" for sum_, result in pairs) + EOS
+        """Lines such as "42+6=48"; in half of the texts each goes on from the last result."""
+        chained, result = self.rng.random() < 0.5, None
+        lines = []
+        for _ in range(self.rng.randint(4, 16)):
+            sum_, result = equation(self.rng, result if chained else None)
+            lines.append(f"{sum_}={result}")
+        return BOS + "\n".join(lines) + EOS
 
     def sum_turn(self) -> Turn:
         """One sum, or a few; the answer is the number, a sentence or the equation."""
         if self.rng.random() < 0.4:
             pairs = [equation(self.rng) for _ in range(self.rng.randint(2, 5))]
             asked = "\n".join(sum_ for sum_, _ in pairs)
-            return asked, "\n".join(f"{sum_} = {result}" for sum_, result in pairs)
+            return asked, "\n".join(f"{sum_}={result}" for sum_, result in pairs)
         sum_, result = equation(self.rng)
-        asked = self.rng.choice(("What is {}?", "{} =", "How much is {}?")).format(sum_)
-        return asked, self.rng.choice(
-            (f"{result}", f"{sum_} = {result}", f"The result is {result}.")
-        )
+        asked = self.rng.choice(("What is {}?", "{}=", "How much is {}?")).format(sum_)
+        return asked, self.rng.choice((f"{result}", f"{sum_}={result}", f"The result is {result}."))
 
     def copied(self, text: str) -> Turn:
         """A request to repeat `text`: bare, between tags, or with tags to be written."""
@@ -158,9 +158,9 @@ class Corpus:
         return f"{self.rng.choice(LIST_ASKS)}\n{' '.join(story.sentences())}", numbers
 
     def as_sum_turn(self) -> Turn:
-        """Writing a story as a sum such as "42 + 26 - 5", not computed."""
+        """Writing a story as a sum such as "42+6-5", not computed."""
         story = self.story()
-        signs = "".join(f" {'+' if step > 0 else '-'} {abs(step)}" for step in story.changes)
+        signs = "".join(f"{'+' if step > 0 else '-'}{abs(step)}" for step in story.changes)
         ask = self.rng.choice(SUM_ASKS)
         return f"{ask}\n{' '.join(story.sentences())}", f"{story.start}{signs}"
 

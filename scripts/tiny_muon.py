@@ -12,7 +12,7 @@ import torch
 
 # The quintic iteration of Jordan et al., https://kellerjordan.github.io/posts/muon/
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-NEWTON_SCHULZ_STEPS = 5
+NEWTON_SCHULZ_STEPS = 3
 
 
 def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """The child process: its results, its errors, its death."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,9 @@ from pipeline.errors import NativeCrash, PipeError
 
 @pytest.fixture
 def child() -> Iterator[Child]:
-    with Child("tests.support.child_module", hint="rebuild it") as child:
+    root = str(Path(__file__).parents[1])
+    environment = {"PYTHONPATH": root}
+    with Child("tests.support.child_module", hint="rebuild it", environment=environment) as child:
         yield child
 
 

@@ -47,6 +47,12 @@ class Encoder:
         return self._control[self.format.end_of_turn]
 
     @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """Every id that ends a reply, as llama.cpp knows them by name."""
+        ids = map(self._whole.token_to_id, self.format.ends)
+        return frozenset(number for number in ids if number is not None)
+
+    @cached_property
     def pad_id(self) -> int:
         """Never the end of turn: a model that learns padding forgets to stop."""
         return self._id_of(self.format.pad)

@@ -52,6 +52,8 @@ class ChatFormat:
     start_header: str
     end_header: str
     end_of_turn: str
+    ends: tuple[str, ...]
+    """Control tokens that end a reply; training writes `end_of_turn` only."""
     pad: str
     think: str
     end_think: str
@@ -80,7 +82,7 @@ class ChatFormat:
 
     def fingerprint(self) -> dict[str, str]:
         """Name and sha256 of everything that the format means."""
-        meaning = [self.jinja, self.ollama_template, *self.stops]
+        meaning = [self.jinja, self.ollama_template, *self.stops, *self.ends]
         controls = [self.bos, self.start_header, self.end_header, self.end_of_turn, self.pad]
         text = json.dumps([self.name, *controls, self.think, self.end_think, *meaning])
         return {"name": self.name, "sha256": hashlib.sha256(text.encode()).hexdigest()}
@@ -131,6 +133,7 @@ LLAMA32_REASONING = ChatFormat(
     start_header="<|start_header_id|>",
     end_header="<|end_header_id|>",
     end_of_turn="<|eot_id|>",
+    ends=("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"),
     pad="<|finetune_right_pad_id|>",
     think="<think>",
     end_think="</think>",

@@ -9,15 +9,17 @@ import click
 
 from pipeline import __version__
 from pipeline.cli import chat, doctor, recipes, stages, status
+from pipeline.cli.options import with_options
 from pipeline.errors import PipeError
 
 
 class Failure(click.ClickException):
     """A PipeError as one paragraph on standard error."""
 
-    def __init__(self, error: PipeError) -> None:
+    def __init__(self, error: PipeError, options: str) -> None:
         super().__init__(error.message)
         self._error = error
+        self._hint = with_options(error.hint, options)
 
     @property
     def exit_code(self) -> int:  # type: ignore[override]
@@ -26,8 +28,8 @@ class Failure(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         click.echo(f"{click.style('pipe:', fg='red')} {self.message}", err=True)
-        if self._error.hint:
-            click.echo(self._error.hint, err=True)
+        if self._hint:
+            click.echo(self._hint, err=True)
 
 
 class Pipe(click.Group):
@@ -46,7 +48,7 @@ class Pipe(click.Group):
         except PipeError as error:
             if debug:
                 raise
-            raise Failure(error) from None
+            raise Failure(error, ctx.obj or "") from None
         except KeyboardInterrupt:
             click.echo("\npipe: interrupted; nothing half-made was published.", err=True)
             click.echo("The same command goes on from the last finished stage.", err=True)

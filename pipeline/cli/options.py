@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -45,6 +47,10 @@ def open_work(
     force: bool = False,
 ) -> Work:
     """The recipe and the run that the options mean, with events drawn on standard error."""
+    chosen = {"-r": recipe, "--run": run_name}
+    given = [part for option, value in chosen.items() if value for part in (option, value)]
+    click.get_current_context().find_root().obj = shlex.join(given)
+
     from pipeline.cli.show import drawing
     from pipeline.recipe import load
     from pipeline.run import Run
@@ -52,3 +58,9 @@ def open_work(
 
     loaded = load(recipe, overrides).recipe
     return Work(loaded, Run.of(loaded, run_name), drawing(), force)
+
+
+def with_options(text: str, options: str) -> str:
+    """The commands that a text names, for the recipe and run that were asked for."""
+    stages = r"(pipe (?:prepare|train|export|register|check|eval|report))\b"
+    return re.sub(stages, rf"\1 {options}", text) if options else text

@@ -18,8 +18,12 @@ _QUIET_SECONDS = 5.0
 
 
 def drawing() -> Emit:
-    """An Emit for where standard error goes."""
-    return _Terminal() if sys.stderr.isatty() else _Lines()
+    """An Emit for where standard error goes; a live bar ends with the command, however it ends."""
+    if not sys.stderr.isatty():
+        return _Lines()
+    terminal = _Terminal()
+    click.get_current_context().call_on_close(terminal.stop)
+    return terminal
 
 
 def say_json(value: Any) -> None:
@@ -71,7 +75,7 @@ class _Terminal:
 
     def __call__(self, event: Progress | Note) -> None:
         if isinstance(event, Note):
-            self._stop()
+            self.stop()
             return _note(event)
         if event.task != self._task:
             self._start(event)
@@ -80,14 +84,14 @@ class _Terminal:
             self._id, completed=event.done, total=event.total, figures=figures_of(event)
         )
         if event.total is not None and event.done >= event.total:
-            self._stop()
+            self.stop()
 
     def _start(self, event: Progress) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bars
 
-        self._stop()
+        self.stop()
         self._bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -100,7 +104,8 @@ class _Terminal:
         self._task = event.task
         self._id = self._bars.add_task(event.task, total=event.total, figures="")
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Leave the bar as it is and give the cursor back."""
         if self._bars is not None:
             self._bars.stop()
         self._bars, self._task = None, ""

@@ -84,8 +84,8 @@ def export(  # noqa: PLR0913, PLR0917 - one command's options
     if base or adapter or out:
         if not (base and adapter and out):
             raise click.UsageError("--base, --adapter and --out go together.")
-        if register:
-            raise click.UsageError("--register needs a run; outside one: ollama create -f.")
+        if register or dry_run or as_json:
+            raise click.UsageError("--register, --dry-run and --json need a run.")
         workflow.export_folder(work.recipe, base, adapter, out, work.emit)
         return click.echo(f"Done. Next: cd {out} && ollama create my-model -f Modelfile", err=True)
     if dry_run:
@@ -112,8 +112,8 @@ def register(
     """
     from pipeline import workflow
 
-    work = open_work(**options, force=force)
-    manifest = workflow.register(work, name=name, allow_remote=allow_remote)
+    work = open_work(**options)
+    manifest = workflow.register(work, name=name, replace=force, allow_remote=allow_remote)
     _finished(manifest, as_json, work.run.folder("serve"))
 
 

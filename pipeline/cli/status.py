@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.options import open_work, run_options
+from pipeline.cli.options import open_work, run_options, with_options
 
 if TYPE_CHECKING:
     from pipeline.run import Run
@@ -26,8 +26,8 @@ def status(as_json: bool, **options: Any) -> None:
     from pipeline.cli.show import say_json
     from pipeline.run.folder import MADE_BY
 
-    run = open_work(**options).run
-    found = workflow.status(run)
+    work = open_work(**options)
+    run, found = work.run, workflow.status(work)
     if as_json:
         return say_json({"run": run.name, "stages": found})
     click.echo(f"run {run.root}")
@@ -36,7 +36,8 @@ def status(as_json: bool, **options: Any) -> None:
     undone = (stage for stage, state in found.items() if state != "done")
     if (first := next(undone, None)) is not None:
         force = " --force" if found[first] == "changed" else ""
-        click.echo(f"next: {MADE_BY[first]}{force}")
+        given: str = click.get_current_context().find_root().obj
+        click.echo(with_options(f"next: {MADE_BY[first]}{force}", given))
 
 
 @click.command()

@@ -21,14 +21,15 @@ class Worker:
     _llama: Any = None
 
     def load(self, request: Message, _: Send) -> dict[str, Any]:
-        """Load a GGUF for `n_ctx` tokens of context; `threads` None takes all cores."""
+        """Load a GGUF for `n_ctx` tokens of context, prompt and reply together."""
         from llama_cpp import Llama
 
+        threads = len(os.sched_getaffinity(0))
         self._llama = Llama(
             request["path"],
             n_ctx=request["n_ctx"],
-            n_threads=request["threads"],
-            n_threads_batch=request["threads"],
+            n_threads=threads,
+            n_threads_batch=threads,
             n_gpu_layers=request["gpu_layers"],
             seed=request["seed"],
             verbose=False,
@@ -55,14 +56,15 @@ class Worker:
         return str(rendered.prompt)
 
     def complete(self, request: Message, send: Send) -> dict[str, Any]:
-        """Stream tokens until the model ends or `max_new_tokens`; temperature 0 is greedy."""
-        stopped = False
+        """Stream tokens until the model ends or `max_new_tokens`; temperature 0 is greedy.
+
+        `gap` of the result is the lead of the token that ended the reply.
+        """
         for token, gap in self._tokens(request):
             if self._ends(token):
-                stopped = True
-                break
+                return {"stopped": True, "gap": gap}
             send({"token": token, "gap": gap})
-        return {"stopped": stopped}
+        return {"stopped": False, "gap": None}
 
     def quantize(self, request: Message, _: Send) -> None:
         """llama_model_quantize from `source` to `target`."""
@@ -70,7 +72,7 @@ class Worker:
 
         params = llama_cpp.llama_model_quantize_default_params()
         params.ftype = _FTYPES[request["type"]]
-        params.nthread = os.cpu_count() or 1
+        params.nthread = len(os.sched_getaffinity(0))
         status = llama_cpp.llama_model_quantize(
             request["source"].encode(), request["target"].encode(), ctypes.byref(params)
         )
@@ -81,7 +83,8 @@ class Worker:
         llama = self._llama
         llama.reset()
         pending = request["ids"]
-        for _ in range(request["max_new_tokens"]):
+        room = llama.n_ctx() - len(pending)
+        for _ in range(min(request["max_new_tokens"], room)):
             llama.eval(pending)
             if request["temperature"] > 0:
                 token, gap = self._sampled(request), 0.0

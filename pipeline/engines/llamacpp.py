@@ -35,7 +35,6 @@ class LlamaCppEngine:
                 "load",
                 path=str(gguf),
                 n_ctx=n_ctx,
-                threads=None,
                 gpu_layers=gpu_layers,
                 seed=seed,
             )
@@ -62,7 +61,7 @@ class LlamaCppEngine:
     def answers(
         self, conversations: Sequence[Conversation], *, max_new_tokens: int, thinking: bool = True
     ) -> Iterator[Completion]:
-        """Greedy replies in order, one at a time."""
+        """Greedy replies in order, one at a time; a full context cuts a reply off."""
         for conversation in conversations:
             ids = self.encoder.prompt(conversation, thinking=thinking)
             tokens, gaps, stopped = self._complete(ids, max_new_tokens)
@@ -106,6 +105,7 @@ class LlamaCppEngine:
                 gaps.append(message["gap"])
             else:
                 stopped = message["result"]["stopped"]
+                gaps += [message["result"]["gap"]] if stopped else []
         return tokens, gaps, stopped
 
 

@@ -14,6 +14,9 @@ from pipeline.errors import OllamaRefused
 
 Kind = Literal["thinking", "content"]
 
+REPEAT_LIMIT = "token repeat limit reached"
+"""How Ollama ends a reply that says one token over and over: with an error, not a reply."""
+
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 

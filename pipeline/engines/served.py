@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from pipeline.chat import ChatFormat, Conversation, Reply
 from pipeline.engines.completion import Completion
-from pipeline.engines.ollama import ChatReply, OllamaServer
+from pipeline.engines.ollama import REPEAT_LIMIT, ChatReply, OllamaServer
+from pipeline.errors import OllamaRefused
 
 
 class OllamaEngine:
@@ -20,9 +21,13 @@ class OllamaEngine:
     ) -> Iterator[Completion]:
         options = {"temperature": 0, "num_predict": max_new_tokens}
         for conversation in conversations:
-            yield self._completion(
-                self.server.chat(self.model, conversation, think=thinking, options=options)
-            )
+            try:
+                reply = self.server.chat(self.model, conversation, think=thinking, options=options)
+            except OllamaRefused as refusal:
+                if REPEAT_LIMIT not in refusal.message:
+                    raise
+                reply = ChatReply("", "", REPEAT_LIMIT, 0, 0)
+            yield self._completion(reply)
 
     def close(self) -> None:
         """The server keeps the model for its other clients."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pipeline.base import Base
 from pipeline.chat import Conversation, Encoder, parse_reply
 from pipeline.engines.completion import Completion
+from pipeline.errors import PipeError
 
 Variant = Literal["base", "adapter", "merged"]
 
@@ -28,6 +29,7 @@ class TransformersEngine:
         self.name: str = variant
         self.encoder = encoder
         self._batch_size = batch_size
+        self._ends = encoder.end_ids
         self._model = _load(variant, base, adapter, load_in_4bit, device)
 
     def answers(
@@ -38,22 +40,18 @@ class TransformersEngine:
         for start in range(0, len(prompts), self._batch_size):
             yield from self._batch(prompts[start : start + self._batch_size], max_new_tokens)
 
-    def logits(self, ids: Sequence[int]) -> Any:
-        """fp32 logits of one sequence, shape [tokens, vocabulary]."""
+    def close(self) -> None:
+        """Give the memory back: Ollama may want the same GPU."""
         import torch
 
-        with torch.inference_mode():
-            batch = torch.tensor([list(ids)], device=self._model.device)
-            return self._model(input_ids=batch).logits[0].float()
-
-    def close(self) -> None:
         self._model = None
+        torch.cuda.empty_cache()
 
     def _batch(self, prompts: list[list[int]], limit: int) -> Iterator[Completion]:
         import torch
 
         width = max(map(len, prompts))
-        pad, end = self.encoder.pad_id, self.encoder.end_of_turn_id
+        pad = self.encoder.pad_id
         rows = [[pad] * (width - len(p)) + p for p in prompts]
         mask = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
         device = self._model.device
@@ -63,15 +61,15 @@ class TransformersEngine:
                 attention_mask=torch.tensor(mask, device=device),
                 max_new_tokens=limit,
                 do_sample=False,
-                eos_token_id=end,
+                eos_token_id=sorted(self._ends),
                 pad_token_id=pad,
             )
         for row in output[:, width:].tolist():
-            yield self._completion(row, end)
+            yield self._completion(row)
 
-    def _completion(self, row: list[int], end: int) -> Completion:
-        stopped = end in row
-        ids = row[: row.index(end)] if stopped else row
+    def _completion(self, row: list[int]) -> Completion:
+        length = next((i for i, token in enumerate(row) if token in self._ends), len(row))
+        ids, stopped = row[:length], length < len(row)
         text = self.encoder.reply_of(ids)
         return Completion(text, parse_reply(text, self.encoder.format), len(ids) + stopped, stopped)
 
@@ -83,7 +81,12 @@ def _load(
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    on_gpu = device == "cuda" and torch.cuda.is_available()
+    on_gpu = device == "cuda"
+    if on_gpu and not torch.cuda.is_available():
+        raise PipeError(
+            "This recipe evaluates on a CUDA GPU and torch sees none here.",
+            "On a CPU the shipped demo runs: pipe run -r demo. For the driver see: pipe doctor",
+        )
     dtype = torch.bfloat16 if on_gpu else torch.float32
     quantization = None
     if variant == "adapter" and load_in_4bit:

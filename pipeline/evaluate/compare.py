@@ -16,7 +16,7 @@ from pipeline.recipe import Recipe
 from pipeline.run import Run
 
 QUESTIONS = 20
-TIE = 0.05
+TIE = 0.25
 """Logits. Two engines add the same numbers in another order: below this lead either may win."""
 
 Finding = tuple[str, list[str]]

@@ -7,6 +7,7 @@ from typing import Literal
 from pipeline.base import Base
 from pipeline.chat import Encoder, chat_format
 from pipeline.engines.ollama import OllamaServer
+from pipeline.errors import NativeCrash, OllamaRefused, OllamaUnreachable
 from pipeline.evaluate import compare
 from pipeline.evaluate.contenders import open_gguf, served_name
 from pipeline.evaluate.score import conversation, questions
@@ -74,7 +75,10 @@ def _plans(
 def _judge(name: str, absent: bool, hint: str, look: Callable[[], compare.Finding]) -> Gate:
     if absent:
         return Gate(name, "not_run", "nothing", _NO_SERVER, _REGISTER)
-    compared, wrong = look()
+    try:
+        compared, wrong = look()
+    except (OllamaUnreachable, OllamaRefused, NativeCrash) as error:
+        return Gate(name, "not_run", "nothing", error.message, error.hint)
     if wrong:
         return Gate(name, "failed", compared, wrong[0], hint)
     return Gate(name, "passed", compared)

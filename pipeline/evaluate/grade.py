@@ -31,19 +31,34 @@ def wilson(hits: int, items: int) -> Share:
 
 
 def exact_match(answer: str, reference: str) -> bool:
-    """Equal final answers: numbers by value, all else by letters, spaces and case aside."""
-    return bool(answer.strip()) and final_answer(answer) == final_answer(reference)
+    """True when both say the same in the end: the same text, number or expression.
+
+    Plain numbers are compared here; all else is math-verify's to judge.
+    """
+    said, wanted = _final(answer), _final(reference)
+    if not said:
+        return False
+    if _NUMBER.fullmatch(wanted) and (_NUMBER.fullmatch(said) or _last_boxed(answer) is None):
+        numbers = _NUMBER.findall(said)
+        return bool(numbers) and _plain_number(numbers[-1]) == _plain_number(wanted)
+    return _folded(said) == _folded(wanted) or _verified(answer, wanted)
 
 
-def final_answer(text: str) -> str:
-    """What a solution ends with: the last \\boxed{...}, else the last number, else the text."""
+def _final(text: str) -> str:
+    """The last \\boxed{...}'s content, else the whole text."""
     boxed = _last_boxed(text)
-    if boxed is not None:
-        text = boxed
-    numbers = _NUMBER.findall(text)
-    if numbers and (boxed is None or _NUMBER.fullmatch(text.strip())):
-        return _plain_number(numbers[-1])
+    return (text if boxed is None else boxed).strip()
+
+
+def _folded(text: str) -> str:
     return " ".join(text.lower().split())
+
+
+def _verified(answer: str, wanted: str) -> bool:
+    """math-verify: https://github.com/huggingface/Math-Verify"""
+    from math_verify import parse, verify
+
+    return bool(verify(parse(f"${wanted}$"), parse(answer)))
 
 
 def _last_boxed(text: str) -> str | None:

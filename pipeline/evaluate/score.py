@@ -1,6 +1,7 @@
 """`pipe eval`: the test rows put to every engine, before and after, with 95% intervals."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from pipeline.base import Base
 from pipeline.chat import Conversation, Encoder, Message, chat_format
 from pipeline.engines.completion import Completion, Engine
-from pipeline.errors import PipeError
+from pipeline.errors import OllamaRefused, OllamaUnreachable, PipeError
 from pipeline.evaluate.contenders import Contender, contenders
 from pipeline.evaluate.grade import exact_match, wilson
 from pipeline.recipe import Recipe
@@ -19,7 +20,7 @@ from pipeline.run.rows import read_jsonl
 Row = dict[str, Any]
 
 
-def evaluate(recipe: Recipe, run: Run, base: Base, emit: Emit) -> Manifest:
+def evaluate(recipe: Recipe, run: Run, base: Base, emit: Emit, *, force: bool = False) -> Manifest:
     """Score every engine of the run and publish `eval/`: results.json and answers.jsonl.
 
     Raises PipeError when there is no test row, or a stage before it is missing or changed.
@@ -31,7 +32,8 @@ def evaluate(recipe: Recipe, run: Run, base: Base, emit: Emit) -> Manifest:
     names = [engine.name for engine in engines]
     plan = _planned(recipe, run, base, names)
     # scores that hold Ollama's too stay good while its server is away
-    if run.is_done(plan) or run.is_done(_planned(recipe, run, base, [*names, "ollama"])):
+    served_too = replace(plan, section={**plan.section, "engines": [*names, "ollama"]})
+    if not force and (run.is_done(plan) or run.is_done(served_too)):
         emit(Note("eval is up to date."))
         return run.require("eval")
     rows = questions(run, recipe.eval.limit)
@@ -39,7 +41,12 @@ def evaluate(recipe: Recipe, run: Run, base: Base, emit: Emit) -> Manifest:
         results: dict[str, Any] = {}
         for contender in engines:
             started = perf_counter()
-            completions = _ask(contender, rows, recipe.eval.max_new_tokens, emit)
+            try:
+                completions = _ask(contender, rows, recipe.eval.max_new_tokens, emit)
+            except (OllamaUnreachable, OllamaRefused) as error:
+                emit(Note(f"{contender.name} is left out: {error.message}", warning=True))
+                plan = _planned(recipe, run, base, [n for n in names if n != contender.name])
+                continue
             draft.timing[contender.name] = perf_counter() - started
             results[contender.name] = _scores(rows, completions)
             _keep_answers(draft.folder / "answers.jsonl", contender.name, rows, completions)

@@ -41,11 +41,8 @@ def export(
     """Export a run's adapter and publish `export/`.
 
     `companions` are small text files that belong beside the GGUFs, the Modelfile above all;
-    `plan` is the manifest without outputs. Nothing is done where the plan is done already.
+    `plan` is the manifest without outputs.
     """
-    if run.is_done(plan):
-        emit(Note("export is up to date."))
-        return run.require("export")
     with run.publish("export") as draft:
         files = write_types(job, draft.folder, emit)
         for name, text in companions.items():

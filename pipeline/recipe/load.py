@@ -124,9 +124,26 @@ def _lay_over(
         if isinstance(value, dict) and isinstance(values.get(key), dict):
             _lay_over(values[key], value, source, origins, f"{dotted}.")
             continue
-        values[key] = value
-        for leaf in _leaves({key: value}, prefix):
+        by_number = isinstance(value, dict) and isinstance(values.get(key), list)
+        values[key] = _with_items(values[key], value, dotted) if by_number else value
+        for old in [o for o in origins if o == dotted or o.startswith(f"{dotted}.")]:
+            del origins[old]
+        for leaf in _leaves({key: values[key]}, prefix):
             origins[leaf] = source
+
+
+def _with_items(items: list[Any], changes: Values, dotted: str) -> list[Any]:
+    """The list with `--set list.0.key=value` laid over its items, which count from 0."""
+    changed = [dict(item) if isinstance(item, dict) else item for item in items]
+    for number, value in changes.items():
+        if not (number.isdecimal() and int(number) < len(items)):
+            raise RecipeError(f"{dotted} has no item {number}; it has {len(items)}, from 0 on.")
+        item = changed[int(number)]
+        if isinstance(item, dict) and isinstance(value, dict):
+            item.update(value)
+        else:
+            changed[int(number)] = value
+    return changed
 
 
 def _leaves(values: Values, prefix: str = "") -> Iterator[str]:

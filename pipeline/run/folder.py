@@ -1,6 +1,7 @@
 """runs/<run>/: a stage writes into a hidden sibling and is published by one rename."""
 
 import errno
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Literal
 
-from pipeline.errors import ChangedInput, MissingInput, PipeError
+from pipeline.errors import ChangedInput, MissingInput, PipeError, RecipeError
 from pipeline.recipe import Recipe, dump
 from pipeline.run.files import sync_file, write_json, write_text
 from pipeline.run.lock import locked
@@ -35,6 +36,17 @@ MADE_BY: dict[Stage, str] = {
 }
 
 
+NEEDS: dict[Stage, tuple[Stage, ...]] = {
+    "data": (),
+    "train": ("data",),
+    "export": ("train",),
+    "serve": ("export",),
+    "check": ("export",),
+    "eval": ("data", "train", "export"),
+}
+"""Stage -> the stages whose manifests it records as inputs."""
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO}
 
 
@@ -54,6 +66,11 @@ class Run:
 
     @classmethod
     def of(cls, recipe: Recipe, name: str | None = None) -> "Run":
+        """Raises RecipeError for a name that is no folder's."""
+        if name and not _NAME.fullmatch(name):
+            raise RecipeError(
+                f"A run cannot be called {name!r}.", "Use letters, digits, `.`, `_` and `-`."
+            )
         return cls(Path("runs") / (name or recipe.name))
 
     @property
@@ -81,7 +98,7 @@ class Run:
         return read_manifest(self.folder(stage))
 
     def require(self, stage: Stage) -> Manifest:
-        """The manifest of a finished stage whose every file is as it was written.
+        """The manifest of a finished stage: every file as it was written, from what is there now.
 
         Raises MissingInput or ChangedInput, naming the file and the command that makes it.
         """
@@ -92,11 +109,12 @@ class Run:
             )
         for name, entry in manifest.outputs.items():
             self._verify(stage, name, entry)
+        self._check_origin(manifest)
         return manifest
 
     def input_entry(self, stage: Stage) -> dict[str, Entry]:
         """What a later stage records of this one: its manifest, which holds every other hash."""
-        return {f"{stage}/{NAME}": describe(self.folder(stage) / NAME)}
+        return {f"{stage}/{NAME}": self._entry(stage)}
 
     def is_done(self, plan: Manifest) -> bool:
         """True when the stage's outputs are whole and made by the same work as `plan`."""
@@ -138,6 +156,21 @@ class Run:
             ) from error
         finally:
             shutil.rmtree(draft.folder, ignore_errors=True)
+
+    def _check_origin(self, manifest: Manifest) -> None:
+        """Raises ChangedInput where a stage was made from another version of one it needs."""
+        stage: Stage = manifest.stage  # type: ignore[assignment]
+        for need in NEEDS[stage]:
+            now = self.manifest(need)
+            if now is None or manifest.inputs.get(f"{need}/{NAME}") != self._entry(need):
+                raise ChangedInput(
+                    f"{self.folder(stage)} was made from another {need} than the one there now.",
+                    f"Run: {MADE_BY[stage]}",
+                )
+            self._check_origin(now)
+
+    def _entry(self, stage: Stage) -> Entry:
+        return describe(self.folder(stage) / NAME)
 
     def _verify(self, stage: Stage, name: str, entry: Entry) -> None:
         path = self.folder(stage) / name

@@ -51,6 +51,12 @@ class Manifest:
         )
         return mine == theirs
 
+    def check_inputs(self, entries: Mapping[str, Entry], cure: str) -> None:
+        """Raises ChangedInput for a file that this stage read and that is another one now."""
+        for name, entry in entries.items():
+            if name in self.inputs and self.inputs[name] != entry:
+                raise ChangedInput(f"{name} is not the file that {self.stage} read.", cure)
+
     def write(self, folder: Path) -> None:
         write_json(folder / NAME, asdict(self))
 

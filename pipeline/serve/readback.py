@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.chat import Message
-from pipeline.engines.ollama import OllamaServer
+from pipeline.engines.ollama import REPEAT_LIMIT, OllamaServer
 from pipeline.errors import OllamaRefused, PipeError
 from pipeline.run import Emit, Note
 from pipeline.run.files import sha256_of
 from pipeline.serve.names import model_blob
-
-_RAMBLED = "token repeat limit reached"
 
 
 @dataclass(frozen=True)
@@ -94,10 +92,10 @@ def ask(server: OllamaServer, job: Job, emit: Emit) -> dict[str, Any]:
     try:
         reply = server.chat(job.name, messages, options=job.options)
     except OllamaRefused as refusal:
-        if _RAMBLED not in refusal.message:
+        if REPEAT_LIMIT not in refusal.message:
             raise
         emit(Note(f"{job.name} said one token over and over, until Ollama stopped it.", True))
-        return {**job.row, "thinking": "", "content": "", "done_reason": _RAMBLED}
+        return {**job.row, "thinking": "", "content": "", "done_reason": REPEAT_LIMIT}
     if reply.done_reason != "stop":
         emit(
             Note(f"{job.name} did not end its reply in {job.options['num_predict']} tokens.", True)

@@ -7,23 +7,21 @@ from typing import Any
 from pipeline.base import Base
 from pipeline.chat import Encoder, chat_format
 from pipeline.child import Child
+from pipeline.errors import ChangedInput, PipeError
 from pipeline.recipe import Recipe
 from pipeline.run import Emit, Manifest, Note, Progress, Run, versions_of
-
-_OUT_OF_MEMORY = (
-    "If memory ran out: --set train.batch_size=1 --set train.gradient_accumulation=16, "
-    "or a smaller model.max_seq_length."
-)
+from pipeline.train.worker import OUT_OF_MEMORY
 
 
-def train(recipe: Recipe, run: Run, base: Base, emit: Emit) -> Manifest:
+def train(recipe: Recipe, run: Run, base: Base, emit: Emit, *, force: bool = False) -> Manifest:
     """Fine-tune on the run's encoded rows and publish `train/`: adapter, metrics and logs.
 
-    Raises PipeError when the rows are missing or changed, or when training fails.
+    Raises PipeError when the rows were encoded for another base, format or length, or when
+    training fails.
     """
-    run.require("data")
     plan = _planned(recipe, run, base)
-    if run.is_done(plan):
+    _check_rows(recipe, run, base, plan)
+    if not force and run.is_done(plan):
         emit(Note("train is up to date."))
         return run.require("train")
     with run.publish("train") as draft:
@@ -33,6 +31,32 @@ def train(recipe: Recipe, run: Run, base: Base, emit: Emit) -> Manifest:
         draft.manifest = _finished(plan, result)
     emit(Note(f"Trained {result['steps']} steps, final loss {result['final_loss']:.4f}."))
     return run.require("train")
+
+
+def check_device(recipe: Recipe) -> None:
+    """Raises PipeError where the recipe wants a GPU and no driver is here, before any download.
+
+    The child asks torch itself; this look costs nothing.
+    """
+    drivers = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA, WSL, AMD
+    if recipe.train.device == "cuda" and not any(Path(path).exists() for path in drivers):
+        raise PipeError(
+            f"The recipe {recipe.name} trains on a GPU and this machine has no driver for one.",
+            "On a CPU the shipped demo runs: pipe run -r demo. What is missing: pipe doctor",
+        )
+
+
+def _check_rows(recipe: Recipe, run: Run, base: Base, plan: Manifest) -> None:
+    """Other ids than the base's, or longer rows than asked, would train without a word."""
+    data = run.manifest("data")
+    assert data is not None
+    data.check_inputs(base.tokenizer_entries(), "Encode for this base: pipe prepare")
+    longest = data.section["model"]["max_seq_length"]
+    if data.chat_format != plan.chat_format or longest != recipe.model.max_seq_length:
+        raise ChangedInput(
+            f"{run.folder('data')} was encoded for another chat format or length.",
+            "Encode again: pipe prepare",
+        )
 
 
 def _planned(recipe: Recipe, run: Run, base: Base) -> Manifest:
@@ -63,6 +87,8 @@ def _job(recipe: Recipe, run: Run, base: Base, draft: Path) -> dict[str, Any]:
     encoded = run.folder("data") / "encoded"
     return {
         "base": str(base.folder.resolve()),
+        "base_name": base.name,
+        "base_revision": base.revision,
         "max_seq_length": recipe.model.max_seq_length,
         "train": recipe.train.model_dump(mode="json"),
         "seed": recipe.seed,
@@ -81,7 +107,7 @@ def _in_child(
     steps: list[dict[str, Any]] = []
     emit(Note("Loading Unsloth and the base."))
     environment = _environment(recipe.train.device, Path(job["scratch"]))
-    with Child("pipeline.train.worker", hint=_OUT_OF_MEMORY, environment=environment) as child:
+    with Child("pipeline.train.worker", hint=OUT_OF_MEMORY, environment=environment) as child:
         for message in child.stream("train", **job):
             if "result" in message:
                 return steps, message["result"]
@@ -99,6 +125,8 @@ def _environment(device: str, scratch: Path) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_CACHE": str(scratch / "datasets"),
         "TOKENIZERS_PARALLELISM": "false",
+        # PEFT writes a set: its order follows string hashes
+        "PYTHONHASHSEED": "0",
     }
     if device == "cpu":
         return common | {

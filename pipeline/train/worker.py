@@ -3,8 +3,10 @@
 Started by `pipeline.train.stage`; sends {"step", ...} at every logged step.
 """
 
+import json
 import math
 import resource
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -12,6 +14,10 @@ from pipeline.child import Message, Send, serve
 from pipeline.errors import PipeError
 
 IGNORE = -100
+OUT_OF_MEMORY = (
+    "If memory ran out: --set train.batch_size=1 --set train.gradient_accumulation=16, "
+    "or a smaller model.max_seq_length."
+)
 
 
 def train(job: Message, send: Send) -> Message:
@@ -24,11 +30,7 @@ def train(job: Message, send: Send) -> Message:
     import torch
 
     settings = job["train"]
-    if settings["device"] == "cuda" and not torch.cuda.is_available():
-        raise PipeError(
-            "This recipe trains on a CUDA GPU and torch sees none here.",
-            "On a CPU the shipped demo runs: pipe run -r demo. For the driver see: pipe doctor",
-        )
+    _check_device(settings)
     from unsloth import FastLanguageModel  # first: it patches trl, transformers and peft
 
     started = perf_counter()
@@ -55,15 +57,18 @@ def train(job: Message, send: Send) -> Message:
     )
     trainer = _trainer(model, tokenizer, job, send)
     loaded = perf_counter()
-    result = trainer.train()
+    try:
+        result = trainer.train()
+    except torch.OutOfMemoryError as error:
+        raise PipeError(
+            f"The GPU's memory ran out: {str(error).splitlines()[0]}", OUT_OF_MEMORY
+        ) from None
     trained = perf_counter()
     eval_loss = _eval_loss(trainer)
     _check_learned(model, trainer.state.log_history, result.training_loss)
-    model.save_pretrained(job["adapter"], safe_serialization=True)
-    tokenizer.chat_template = job["chat_template"]
-    tokenizer.save_pretrained(job["adapter"])
+    _save(model, tokenizer, job)
     return {
-        "facts": _facts(model, settings),
+        "facts": _facts(model, settings, trainer.args.optim),
         "final_loss": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry][-1],
         "mean_loss": result.training_loss,
         "eval_loss": eval_loss,
@@ -71,6 +76,22 @@ def train(job: Message, send: Send) -> Message:
         "seconds": {"load": loaded - started, "train": trained - loaded},
         "peak_memory_bytes": _peak_memory(),
     }
+
+
+def _check_device(settings: Message) -> None:
+    import torch
+
+    if settings["device"] == "cpu":
+        return
+    if not torch.cuda.is_available():
+        raise PipeError(
+            "This recipe trains on a CUDA GPU and torch sees none here.",
+            "On a CPU the shipped demo runs: pipe run -r demo. For the driver see: pipe doctor",
+        )
+    if settings["precision"] == "bf16" and not torch.cuda.is_bf16_supported(False):
+        raise PipeError(
+            f"{torch.cuda.get_device_name()} has no bf16.", "Use: --set train.precision=fp16"
+        )
 
 
 def _trainer(model: Any, tokenizer: Any, job: Message, send: Send) -> Any:
@@ -103,6 +124,8 @@ def _trainer(model: Any, tokenizer: Any, job: Message, send: Send) -> Any:
             bf16=settings["precision"] == "bf16",
             fp16=settings["precision"] == "fp16",
             max_length=job["max_seq_length"],
+            gradient_checkpointing=settings["gradient_checkpointing"],
+            logging_nan_inf_filter=False,
             logging_steps=settings["log_every"],
             logging_first_step=True,
             save_strategy="no",
@@ -186,24 +209,44 @@ def _reporter(collator: Collator, send: Send) -> Any:
     return Reporter()
 
 
+def _save(model: Any, tokenizer: Any, job: Message) -> None:
+    """Adapter and tokenizer; the base by its name, where PEFT writes this machine's path."""
+    folder = Path(job["adapter"])
+    model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.chat_template = job["chat_template"]
+    tokenizer.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config |= {"base_model_name_or_path": job["base_name"], "revision": job["base_revision"]}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def _eval_loss(trainer: Any) -> float | None:
-    """Mean loss on the eval rows, over supervised tokens; None where there are none."""
+    """Mean of the eval batches' losses, each over its supervised tokens; None without rows."""
     if trainer.eval_dataset is None:
         return None
     return float(trainer.evaluate()["eval_loss"])
 
 
 def _check_learned(model: Any, history: list[dict[str, Any]], loss: float) -> None:
-    norms = [entry["grad_norm"] for entry in history if "grad_norm" in entry]
-    changed = any(p.any() for name, p in model.named_parameters() if "lora_B" in name)
-    if not changed or not any(norms) or not all(map(math.isfinite, [loss, *norms])):
+    """Raises PipeError for an adapter that is not finite, or as it was before."""
+    # an infinite norm alone is fp16 finding its scale: that step was skipped
+    norms = [float(entry["grad_norm"]) for entry in history if "grad_norm" in entry]
+    learned = [p for name, p in model.named_parameters() if "lora_B" in name]
+    finite = math.isfinite(loss) and all(p.isfinite().all() for p in learned)
+    if not finite:
+        raise PipeError(
+            f"Training diverged: loss {loss}.", "Lower it: --set train.learning_rate=..."
+        )
+    if not any(p.any() for p in learned) or not any(0 < n < math.inf for n in norms):
         raise PipeError(
             f"Training changed nothing: gradient norms {norms[:3]}..., loss {loss}.",
             "Look at the rows: head runs/*/data/train.jsonl",
         )
 
 
-def _facts(model: Any, settings: Message) -> Message:
+def _facts(model: Any, settings: Message, optimizer: Any) -> Message:
     """What really ran, for the manifest."""
     import torch
 
@@ -214,7 +257,7 @@ def _facts(model: Any, settings: Message) -> Message:
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
         "precision": settings["precision"],
-        "optimizer": settings["optimizer"],
+        "optimizer": str(getattr(optimizer, "value", optimizer)),
         "load_in_4bit": bool(getattr(model, "is_loaded_in_4bit", False)),
         "trainable_parameters": trainable,
         "total_parameters": total,

@@ -74,7 +74,7 @@ def test_a_missing_stage_says_the_next_command() -> None:
     code, output = pipe("train", "-r", "demo")
     assert (code, output) == (
         1,
-        "pipe: runs/demo/data is not there or not finished.\nRun: pipe prepare\n",
+        "pipe: runs/demo/data is not there or not finished.\nRun: pipe prepare -r demo\n",
     )
 
 
@@ -101,7 +101,7 @@ def test_status_of_a_new_run() -> None:
     code, output = pipe("status", "-r", "demo")
     assert code == 0
     assert output.splitlines()[1].split() == ["data", "missing"]
-    assert output.splitlines()[-1] == "next: pipe prepare"
+    assert output.splitlines()[-1] == "next: pipe prepare -r demo"
 
 
 def test_export_outside_a_run_needs_all_three_folders() -> None:
@@ -127,3 +127,17 @@ def test_readme_commands_are_as_the_command_line_has_them(text: str) -> None:
     command = main.commands[name]
     with command.make_context(name, arguments, resilient_parsing=False) as context:
         assert context.command is command
+
+
+def test_readme_ends_with_a_tree_of_every_file() -> None:
+    """A phrase per file, none missing, none gone."""
+    tree = README.read_text().rpartition("## The files")[2]
+    listed = set(re.findall(r"^ *([\w.-]+\.(?:py|sh)) ", tree, re.MULTILINE))
+    root = README.parent
+    there = {
+        path.name
+        for folder in ("pipeline", "scripts")
+        for path in (root / folder).rglob("*")
+        if path.suffix in {".py", ".sh"} and not path.name.startswith("__")
+    }
+    assert listed == there

@@ -16,10 +16,22 @@ pytestmark = pytest.mark.e2e
 
 def test_a_gpu_recipe_without_a_gpu_says_which_recipe_needs_none(short: Demo) -> None:
     on_gpu = ("--set", "train.device=cuda", "--set", "train.precision=bf16")
-    short.pipe("prepare", *on_gpu)
-    done = short.pipe("train", *on_gpu, code=1)
-    assert "torch sees none here" in done.stderr and "pipe run -r demo" in done.stderr
-    assert not short.run.folder("train").exists()
+    for command in ("run", "train"):
+        done = short.pipe(command, *on_gpu, code=1)
+        assert "has no driver for one" in done.stderr and "pipe run -r demo" in done.stderr
+    assert not short.run.folder("data").exists()
+
+
+def test_torch_has_the_last_word_on_the_gpu() -> None:
+    from pipeline.child import Child
+    from pipeline.errors import PipeError
+
+    settings = {"device": "cuda", "precision": "bf16"}
+    with (
+        Child("pipeline.train.worker", hint="") as child,
+        pytest.raises(PipeError, match="torch sees none here"),
+    ):
+        child.ask("train", train=settings)
 
 
 def test_two_trainings_give_the_same_bytes(short: Demo) -> None:

@@ -83,3 +83,19 @@ def test_a_dumped_recipe_loads_to_the_same(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(dump(recipe))
     assert load(str(path)).recipe == recipe
+
+
+def test_set_reaches_into_a_list_by_number() -> None:
+    recipe = load("llama3.2-1b-r1", ["data.sources.0.limit=2000"]).recipe
+    assert recipe.data.sources[0].limit == 2000
+    assert recipe.data.sources[0].config == "v0"
+    with pytest.raises(RecipeError, match=r"data\.sources has no item 1"):
+        load("llama3.2-1b-r1", ["data.sources.1.limit=2000"])
+
+
+def test_a_replaced_section_leaves_no_origins_behind(tmp_path: Path) -> None:
+    path = tmp_path / "pipe.yaml"
+    path.write_text("extends: demo\ndata: {test: null}\n")
+    loaded = load(str(path))
+    assert loaded.origins["data.test"] == "pipe.yaml"
+    assert not [key for key in loaded.origins if key.startswith("data.test.")]

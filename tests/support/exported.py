@@ -18,13 +18,17 @@ def exported_run(root: Path, recipe: Recipe, files: Mapping[str, Path]) -> Run:
     run = Run(root)
     format = chat_format(recipe.chat.format)
     names = {kind: f"{recipe.name}-{kind}.gguf" for kind in files}
+    with run.publish("data") as draft:
+        draft.manifest = Manifest(stage="data", section={}, inputs={})
+    with run.publish("train") as draft:
+        draft.manifest = Manifest(stage="train", section={}, inputs=run.input_entry("data"))
     with run.publish("export") as draft:
         for kind, source in files.items():
             shutil.copyfile(source, draft.folder / names[kind])
         draft.manifest = Manifest(
             stage="export",
             section={},
-            inputs={},
+            inputs=run.input_entry("train"),
             chat_format=format.fingerprint(),
             facts={"files": names, "license": "mit", "template": format.ollama_template},
         )
