@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ChangedInput, MissingInput, PipeError, RunLocked
+from pipeline.recipe import load
 from pipeline.run import Manifest, Run
 
 PLAN = Manifest(stage="data", section={"limit": 3}, inputs={}, seed=1)
@@ -130,3 +131,22 @@ def test_times_are_kept_apart(run: Run) -> None:
         draft.timing["base"] = 1.23456
     timing = json.loads((run.folder("eval") / "timing.json").read_text())
     assert timing["base"] == 1.235 and timing["seconds"] >= 0
+
+
+def test_a_stage_made_from_another_version_of_its_input_is_refused(run: Run) -> None:
+    """After a new prepare, the old training does not count, nor does what came from it."""
+    publish(run, "one\n")
+    for stage, need in (("train", "data"), ("export", "train")):
+        with run.publish(stage) as draft:
+            draft.manifest = Manifest(stage=stage, section={}, inputs=run.input_entry(need))
+    assert run.require("export")
+    publish(run, "two\n")
+    for stage in ("train", "export"):
+        with pytest.raises(ChangedInput, match="made from another data"):
+            run.require(stage)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "a b"])
+def test_a_run_is_named_as_a_folder(name: str) -> None:
+    with pytest.raises(PipeError):
+        Run.of(load("demo").recipe, name)

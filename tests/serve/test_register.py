@@ -95,7 +95,7 @@ def test_what_is_sent_is_what_the_modelfile_says(ollama, run):
 
 def test_the_first_test_row_is_asked(ollama, run):
     path = run.folder("data") / "test.jsonl"
-    path.parent.mkdir()
+    path.parent.mkdir(exist_ok=True)
     rows = [{"question": "How many?", "system": "Count.", "answer": "4"}, {"question": "Who?"}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     asked = register(RECIPE, run, silent, PLAIN).facts["models"][0]["asked"]
@@ -105,7 +105,7 @@ def test_the_first_test_row_is_asked(ollama, run):
 @pytest.mark.parametrize("line", ["not json", "[1]", '{"answer": "4"}'])
 def test_a_test_file_without_rows_is_refused(ollama, run, line):
     path = run.folder("data") / "test.jsonl"
-    path.parent.mkdir()
+    path.parent.mkdir(exist_ok=True)
     path.write_text(line)
     with pytest.raises(ChangedInput, match="does not hold rows"):
         register(RECIPE, run, silent, PLAIN)
