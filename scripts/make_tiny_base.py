@@ -58,7 +58,7 @@ class Run:
 
 
 def build_model(tokenizer: Tokenizer) -> LlamaForCausalLM:
-    """A Llama of about 3.3 million parameters with one embedding row per token."""
+    """A Llama of about 1.9 million parameters with one embedding row per token."""
     ids = {name: tokenizer.token_to_id(text) for name, text in (("b", BOS), ("e", EOT), ("p", PAD))}
     config = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),
@@ -261,7 +261,9 @@ def main() -> None:
     """Train the tokenizer and the model, save both, and check the weights as saved."""
     parser = argparse.ArgumentParser(description="Pretrain the tiny Llama base on a CPU.")
     parser.add_argument("--out", type=Path, default=Path("data/tiny-llama"))
-    parser.add_argument("--steps", type=int, default=2400, help="of about 2048 tokens each")
+    parser.add_argument(
+        "--steps", type=int, default=2400, help="of about 3072 tokens each, padding counted"
+    )
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--checkpoints", type=Path, help="keep the weights of each check here")
     parser.add_argument("--check-every", type=int, default=0, help="steps between quick checks")

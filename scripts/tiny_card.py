@@ -12,7 +12,7 @@ pipeline_tag: text-generation
 ---
 # tiny-llama: a synthetic base for quick runs on a CPU
 
-A Llama of 3.3 million parameters, pretrained from random weights on text that a script wrote. It
+A Llama of 1.9 million parameters, pretrained from random weights on text that a script wrote. It
 stands in for Llama 3.2 where the whole pipeline has to run in minutes on a CPU. It holds no weights
 of, and nothing distilled from, another model.
 
@@ -33,7 +33,7 @@ It knows a few hundred English words, whole numbers from 1 to 99 and texts of up
 (longer positions were never trained). It answers nothing else. Problems with two or three changes
 are what tuning on reasoning traces is to teach it.
 
-**Architecture.** `LlamaForCausalLM`: hidden size 256, intermediate size 768, 4 layers, 4 heads of
+**Architecture.** `LlamaForCausalLM`: hidden size 256, intermediate size 512, 3 layers, 4 heads of
 64, 2 key/value heads, tied embeddings, RMSNorm epsilon 1e-5, RoPE of Llama 3 (theta 500000, factor
 32, low 1, high 4, original length 8192), bf16. Byte-level BPE of 640 tokens with the Llama 3
 pre-tokenizer and the literal names of its control tokens; `<|eot_id|>` ends a reply.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -60,7 +59,9 @@ def show_scores(run: Run, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    results = json.loads((run.folder("eval") / "results.json").read_text(encoding="utf-8"))
+    from pipeline.report import scores
+
+    results = scores(run)
     if as_json:
         from pipeline.cli.show import say_json
 

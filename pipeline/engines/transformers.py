@@ -1,5 +1,6 @@
 """Transformers: the 16-bit base, the base with the adapter as trained, and the merged model."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -78,9 +79,13 @@ def _load(
     variant: Variant, base: Base, adapter: Path | None, load_in_4bit: bool, device: str
 ) -> Any:
     """fp32 on a CPU, so that processors agree; bf16 on a GPU, where `device` is cuda."""
+    # torch 2.14 warns of its own enums as it loads
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     on_gpu = device == "cuda"
     if on_gpu and not torch.cuda.is_available():
         raise PipeError(

@@ -26,7 +26,7 @@ def write_report(recipe: Recipe, run: Run) -> Path:
     page = environment.from_string(source).render(
         recipe=recipe,
         run=run.name,
-        results=_json(run.folder("eval") / "results.json"),
+        results=scores(run),
         data=_json(run.folder("data") / "stats.json"),
         trained=run.require("train").facts,
         files=_files(run),
@@ -39,6 +39,14 @@ def write_report(recipe: Recipe, run: Run) -> Path:
     path = run.root / "report.html"
     write_text(path, page)
     return path
+
+
+def scores(run: Run) -> dict[str, Any]:
+    """results.json of `pipe eval`, its engines in the order of the work."""
+    results: dict[str, Any] = _json(run.folder("eval") / "results.json")
+    known = ("base", "adapter", "merged", *run.require("export").facts["files"], "ollama")
+    engines = results["engines"]
+    return results | {"engines": {name: engines[name] for name in known if name in engines}}
 
 
 def _json(path: Path) -> Any:
