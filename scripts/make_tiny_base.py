@@ -261,9 +261,7 @@ def main() -> None:
     """Train the tokenizer and the model, save both, and check the weights as saved."""
     parser = argparse.ArgumentParser(description="Pretrain the tiny Llama base on a CPU.")
     parser.add_argument("--out", type=Path, default=Path("data/tiny-llama"))
-    parser.add_argument(
-        "--steps", type=int, default=2400, help="of about 3072 tokens each, padding counted"
-    )
+    parser.add_argument("--steps", type=int, default=2400, help="of 3072 tokens each, or less")
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--checkpoints", type=Path, help="keep the weights of each check here")
     parser.add_argument("--check-every", type=int, default=0, help="steps between quick checks")

@@ -69,8 +69,8 @@ def show_scores(run: Run, as_json: bool) -> None:
     table = Table(title=f"{run.name}: {results['items']} test questions")
     for column in ("engine", "exact match", "95% interval", "well formed", "cut off", "tokens"):
         table.add_column(column, justify="left" if column == "engine" else "right")
-    for name, scores in results["engines"].items():
-        match = scores["exact_match"]
+    for name, score in results["engines"].items():
+        match = score["exact_match"]
         table.add_row(
             name,
             f"{match['value']:.1%}",

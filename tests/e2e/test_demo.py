@@ -70,7 +70,7 @@ def test_ollama_run_thinks_and_answers(demo: Demo, ollama_home: Path) -> None:
 def test_any_client_gets_thinking_apart_from_the_answer(demo: Demo) -> None:
     client = Client(demo.ollama)
     right = 0
-    for row in questions(demo)[:5]:
+    for row in questions(demo)[:10]:
         messages = [{"role": "user", "content": row["question"]}]
         reply = client.chat("my-model", messages=messages, options={"temperature": 0})
         assert reply.done_reason == "stop"
@@ -79,7 +79,7 @@ def test_any_client_gets_thinking_apart_from_the_answer(demo: Demo) -> None:
         direct = client.chat("my-model", messages=messages, think=False, options={"temperature": 0})
         assert direct.done_reason == "stop" and not direct.message.thinking
         assert direct.message.content and "think>" not in direct.message.content
-    assert right >= 4
+    assert right >= 7
 
 
 def test_every_stage_is_done_and_nothing_is_done_twice(demo: Demo) -> None:
