@@ -75,8 +75,8 @@ def show_scores(run: Run, as_json: bool) -> None:
             name,
             f"{match['value']:.1%}",
             f"{match['low']:.1%} to {match['high']:.1%}",
-            f"{scores['well_formed']['value']:.1%}",
-            f"{scores['truncated']['value']:.1%}",
-            f"{scores['mean_tokens']:.0f}",
+            f"{score['well_formed']['value']:.1%}",
+            f"{score['truncated']['value']:.1%}",
+            f"{score['mean_tokens']:.0f}",
         )
     Console().print(table)
