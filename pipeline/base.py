@@ -1,6 +1,7 @@
 """The 16-bit base model: one local snapshot at one revision, which every stage uses."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,11 @@ class Base:
     folder: Path
     revision: str | None
     """Commit of the hub repository; None for a local folder."""
+
+    @property
+    def title(self) -> str:
+        """The model's own name, without its owner or the folder it lies in."""
+        return re.split(r"[/:]", self.name.rstrip("/"))[-1]
 
     @property
     def config(self) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from datetime import date
 from pathlib import Path
 from time import perf_counter
 
+from record_run import processor
+
 RUNS = 21
 
 
@@ -35,18 +37,13 @@ def main() -> None:
     medians = {name: round(statistics.median(r[name] for r in rounds), 1) for name in commands}
     result = {
         "date": date.today().isoformat(),
-        "machine": f"{_processor()}, Python {platform.python_version()}",
+        "machine": f"{processor()}, Python {platform.python_version()}",
         "median_ms": medians,
         "runs": RUNS,
     }
     print(json.dumps(result, indent=2))
     if out:
         out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-
-
-def _processor() -> str:
-    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    return next(line.split(": ")[1] for line in text.splitlines() if line.startswith("model name"))
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def _merged(job: Job) -> Merged:
 def _description(job: Job) -> Description:
     return Description(
         name=job.name,
-        base=job.base.name,
+        base=job.base.title,
         license=job.license,
         chat_template=job.format.jinja,
         bos=job.format.bos,

@@ -62,7 +62,7 @@ def register(recipe: Recipe, run: Run, emit: Emit, options: RegisterOptions) -> 
         models = [_make(server, job, emit) for job in jobs]
         draft.manifest = Manifest(
             stage="serve",
-            section={"serve": recipe.serve.model_dump(mode="json"), "name": name},
+            section={"serve": recipe.serve.model_dump(mode="json"), "registered_as": name},
             inputs=run.input_entry("export"),
             chat_format=format.fingerprint(),
             seed=recipe.seed,
