@@ -59,9 +59,11 @@ $(BIN)/uv:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv==0.13.9
 
-# llama-cpp-python has no wheel: its build takes minutes, once; pyproject.toml holds its options
+# llama-cpp-python has no wheel: its build takes minutes, once; pyproject.toml holds its options.
+# Offline first: asked again, a registry may make uv forget the wheel that it built.
 $(READY): requirements.lock pyproject.toml $(BIN)/uv
 	@scripts/check_tools.sh $(PYTHON)
-	$(BIN)/uv pip install --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --offline --require-hashes -r requirements.lock 2>/dev/null || \
+		$(BIN)/uv pip install --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --no-deps --editable .
 	@touch $@
