@@ -8,7 +8,7 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test tools lint fast e2e gpu ollama lock wheel clean
+.PHONY: help setup demo test tools lint fast e2e ollama lock wheel clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -37,9 +37,6 @@ fast: setup ## Tests without a model
 
 e2e: setup ollama ## Tests with the real Unsloth, llama.cpp and Ollama
 	$(BIN)/pytest -q -m e2e
-
-gpu: setup ## Tests that need a CUDA GPU
-	$(BIN)/pytest -q -m gpu
 
 ollama: setup ## A real Ollama for the tests, unless one is installed
 	@scripts/install_ollama.sh $(OLLAMA) $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')

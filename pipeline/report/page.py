@@ -44,7 +44,8 @@ def write_report(recipe: Recipe, run: Run) -> Path:
 def scores(run: Run) -> dict[str, Any]:
     """results.json of `pipe eval`, its engines in the order of the work."""
     results: dict[str, Any] = _json(run.folder("eval") / "results.json")
-    known = ("base", "adapter", "merged", *run.require("export").facts["files"], "ollama")
+    types = run.require("export").section["export"]["quantize"]
+    known = ("base", "adapter", "merged", *types, "ollama")
     engines = results["engines"]
     return results | {"engines": {name: engines[name] for name in known if name in engines}}
 
