@@ -32,6 +32,10 @@ class ChangedInput(PipeError):
     """A stage's input is not the file that its manifest describes."""
 
 
+class StaleInput(ChangedInput):
+    """A stage was made from another version of a stage that it needs."""
+
+
 class RunLocked(PipeError):
     """Another `pipe` is working in the same run folder."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.base import Base, open_base
 from pipeline.chat import Encoder, chat_format
-from pipeline.errors import ChangedInput, OllamaUnreachable, PipeError
+from pipeline.errors import ChangedInput, OllamaUnreachable, PipeError, StaleInput
 from pipeline.recipe import Recipe
 from pipeline.run import Emit, Manifest, Note, Run, Stage
 from pipeline.run.folder import NEEDS
@@ -196,8 +196,10 @@ def status(work: Work) -> dict[Stage, StageStatus]:
             if current:
                 work.run.require(stage)
             found[stage] = "done" if current else "stale"
-        except ChangedInput as error:
-            found[stage] = "stale" if "made from another" in error.message else "changed"
+        except StaleInput:
+            found[stage] = "stale"
+        except ChangedInput:
+            found[stage] = "changed"
     return found
 
 

@@ -32,7 +32,7 @@ def evaluate(recipe: Recipe, run: Run, base: Base, emit: Emit, *, force: bool = 
     names = [engine.name for engine in engines]
     plan = _planned(recipe, run, base, names)
     # scores that hold Ollama's too stay good while its server is away
-    served_too = replace(plan, section={**plan.section, "engines": [*names, "ollama"]})
+    served_too = _with_engines(plan, [*names, "ollama"])
     if not force and (run.is_done(plan) or run.is_done(served_too)):
         emit(Note("eval is up to date."))
         return run.require("eval")
@@ -45,7 +45,7 @@ def evaluate(recipe: Recipe, run: Run, base: Base, emit: Emit, *, force: bool = 
                 completions = _ask(contender, rows, recipe.eval.max_new_tokens, emit)
             except (OllamaUnreachable, OllamaRefused) as error:
                 emit(Note(f"{contender.name} is left out: {error.message}", warning=True))
-                plan = _planned(recipe, run, base, [n for n in names if n != contender.name])
+                plan = _with_engines(plan, [n for n in names if n != contender.name])
                 continue
             draft.timing[contender.name] = perf_counter() - started
             results[contender.name] = _scores(rows, completions)
@@ -71,6 +71,11 @@ def conversation(row: Row) -> Conversation:
     if row.get("system"):
         messages.insert(0, {"role": "system", "content": row["system"]})
     return messages
+
+
+def _with_engines(plan: Manifest, engines: list[str]) -> Manifest:
+    """The same plan for other engines; nothing is hashed again."""
+    return replace(plan, section={**plan.section, "engines": engines})
 
 
 def _planned(recipe: Recipe, run: Run, base: Base, engines: list[str]) -> Manifest:

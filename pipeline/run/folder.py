@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Literal
 
-from pipeline.errors import ChangedInput, MissingInput, PipeError, RecipeError
+from pipeline.errors import ChangedInput, MissingInput, PipeError, RecipeError, StaleInput
 from pipeline.recipe import Recipe, dump
 from pipeline.run.files import sync_file, write_json, write_text
 from pipeline.run.lock import locked
@@ -158,12 +158,12 @@ class Run:
             shutil.rmtree(draft.folder, ignore_errors=True)
 
     def _check_origin(self, manifest: Manifest) -> None:
-        """Raises ChangedInput where a stage was made from another version of one it needs."""
+        """Raises StaleInput where a stage was made from another version of one it needs."""
         stage: Stage = manifest.stage  # type: ignore[assignment]
         for need in NEEDS[stage]:
             now = self.manifest(need)
             if now is None or manifest.inputs.get(f"{need}/{NAME}") != self._entry(need):
-                raise ChangedInput(
+                raise StaleInput(
                     f"{self.folder(stage)} was made from another {need} than the one there now.",
                     f"Run: {MADE_BY[stage]}",
                 )
