@@ -1,6 +1,7 @@
 """The chat format: conversation -> text -> token ids, and back from a reply."""
 
-from pipeline.chat.encode import Encoded, Encoder
+from pipeline.chat.encode import Encoded, Encoder, Exchange
+from pipeline.chat.fast import Proof, proven_fast
 from pipeline.chat.format import (
     FORMATS,
     ChatFormat,
@@ -20,12 +21,15 @@ __all__ = [
     "Conversation",
     "Encoded",
     "Encoder",
+    "Exchange",
     "Message",
     "Part",
+    "Proof",
     "Reply",
     "ReplySplitter",
     "Text",
     "chat_format",
     "parse_reply",
+    "proven_fast",
     "render_jinja",
 ]

@@ -1,18 +1,42 @@
 """Conversations and rows to token ids and supervised spans."""
 
-import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from tokenizers import Tokenizer
 
-from pipeline.chat.format import ChatFormat, Control, Conversation, Message, Piece
+from pipeline.chat.fast import FastText, read_tokenizer
+from pipeline.chat.format import ChatFormat, Control, Conversation, Message, Piece, Text
 from pipeline.errors import PipeError
 
+_BATTERY = (
+    "It's WE'LL 'ſ isn't  12345 x2 = 3.50\r\n\r\n\tif a[i] != b:\n        pass  \n \n"
+    "<think>\n</think>\n\n<|eot_id|> naïve e\u0301 中文。日本語 ١٢٣ 🙂👩\u200d🚀 "
+    "\u00a0\u2028\ufeff\0 \x85\x1c end   "
+)
+"""Every kind of piece that the regex cuts."""
 
-@dataclass(frozen=True)
+_NEAR = 200
+"""Characters, some two lines: so far before a cut its line's or sentence's end is looked for."""
+
+_SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s)|[。！？]")
+
+
+class Exchange(NamedTuple):
+    """One question and its reply; `reasoning` None is a reply without thinking."""
+
+    system: str | None
+    question: str
+    reasoning: str | None
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Encoded:
     """Token ids of one training example; `target_start` is the first supervised position.
 
@@ -30,17 +54,26 @@ class Encoded:
 class Encoder:
     """Encodes by inserting control tokens as ids; content can never become one.
 
+    With `fast`, tiktoken encodes the texts: give it only for a tokenizer that `proven_fast` takes.
+    The two are still held against each other on one text, and tokenizers encodes if they differ.
     Raises PipeError when the tokenizer lacks a control token of the format.
     """
 
-    def __init__(self, tokenizer_json: Path, format: ChatFormat) -> None:
+    def __init__(self, tokenizer_json: Path, format: ChatFormat, *, fast: bool = False) -> None:
         self.format = format
-        text = _read(tokenizer_json)
-        self._whole = Tokenizer.from_str(text)
-        self._content = _without_added_tokens(text)
+        self._whole = Tokenizer.from_str(read_tokenizer(tokenizer_json))
+        self._whole.no_truncation()
+        self._whole.no_padding()
+        self._content = _without_added_tokens(self._whole)
+        self._fast = self._checked_fast() if fast else None
         self._control: dict[str, int] = {}
         for name in (format.bos, format.start_header, format.end_header, format.end_of_turn):
             self._control[name] = self._id_of(name)
+
+    @property
+    def backend(self) -> Literal["tiktoken", "tokenizers"]:
+        """What encodes the texts."""
+        return "tiktoken" if self._fast else "tokenizers"
 
     @cached_property
     def end_of_turn_id(self) -> int:
@@ -59,7 +92,8 @@ class Encoder:
 
     def prompt(self, conversation: Conversation, *, thinking: bool = True) -> list[int]:
         """Ids of the generation prompt, BOS first."""
-        return self._encode(self.format.prompt(conversation, thinking=thinking))
+        pieces = list(self.format.prompt(conversation, thinking=thinking))
+        return list(chain.from_iterable(self._ids_of(pieces)))
 
     def example(
         self, question: str, reasoning: str | None, answer: str, *, system: str | None = None
@@ -68,18 +102,22 @@ class Encoder:
 
         Raises ValueError when the reply's first token would join the prompt's last.
         """
-        messages: list[Message] = [{"role": "user", "content": question}]
-        if system:
-            messages.insert(0, {"role": "system", "content": system})
-        *head, last = self.format.prompt(messages, thinking=reasoning is not None)
-        assert not isinstance(last, Control)
-        prefix = self._text(last.text)
-        reply = self._text(last.text + self.format.target(reasoning, answer))
-        if reply[: len(prefix)] != prefix:
+        (encoded,) = self.examples([Exchange(system, question, reasoning, answer)])
+        if encoded is None:
             raise ValueError("the reply does not begin at a token boundary")
-        before = self._encode(head)
-        ids = (*before, *reply, self.end_of_turn_id)
-        return Encoded(ids, len(before) + len(prefix))
+        return encoded
+
+    def examples(self, rows: Sequence[Exchange]) -> list[Encoded | None]:
+        """The training example of each row; None where `example` raises ValueError.
+
+        Many rows at once are faster than one by one.
+        """
+        conversations = [list(self._pieces(row)) for row in rows]
+        ids = self._ids_of(list(chain.from_iterable(conversations)))
+        return [
+            self._example([next(ids) for _ in pieces], thinking=row.reasoning is not None)
+            for row, pieces in zip(rows, conversations, strict=True)
+        ]
 
     def whole(self, text: str) -> list[int]:
         """Ids of rendered text with its control tokens parsed, as llama.cpp would read it."""
@@ -87,7 +125,8 @@ class Encoder:
 
     def content_ids(self, text: str) -> list[int]:
         """Ids of text in which nothing is a control token."""
-        return self._text(text)
+        (ids,) = self._texts([text])
+        return ids
 
     def text_of(self, ids: Iterable[int]) -> str:
         """Text of ids, control tokens spelled out."""
@@ -97,17 +136,90 @@ class Encoder:
         """Text of ids without control tokens."""
         return str(self._whole.decode(list(ids), skip_special_tokens=True))
 
-    def _encode(self, pieces: Iterable[Piece]) -> list[int]:
-        ids: list[int] = []
+    def shortened(self, reasoning: str, excess: int) -> str:
+        """The reasoning without its end, so that the reply has at least `excess` tokens fewer.
+
+        Cut at the end of a line, else of a sentence, where one is near; "" where nothing is left.
+        """
+        longest = self._thinking_length(reasoning) - excess
+        text = reasoning.strip()
+        while text and (excess := self._thinking_length(text) - longest) > 0:
+            text = self._without_end(text, excess)
+        return text
+
+    def _thinking_length(self, reasoning: str) -> int:
+        """Tokens of the thinking block; what follows it begins with a token of its own."""
+        return len(self.content_ids(self.format.target(reasoning, "")))
+
+    def _without_end(self, text: str, count: int) -> str:
+        """At least `count` tokens less, which need not hold once what remains is encoded anew."""
+        ids = self.content_ids(text)
+        if count >= len(ids):
+            return ""
+        dropped = sum(len(str(self._content.id_to_token(number))) for number in ids[-count:])
+        kept = text.encode()[:-dropped].decode(errors="ignore")
+        return text[: _cut_before(text, len(kept))].rstrip()
+
+    def _pieces(self, row: Exchange) -> Iterator[Piece]:
+        """The prompt's pieces, the reply joined to the last of them."""
+        messages: list[Message] = [{"role": "user", "content": row.question}]
+        if row.system:
+            messages.insert(0, {"role": "system", "content": row.system})
+        *head, last = self.format.prompt(messages, thinking=row.reasoning is not None)
+        assert isinstance(last, Text)
+        yield from head
+        yield Text(last.text + self.format.target(row.reasoning, row.answer))
+
+    def _example(self, pieces: Sequence[Sequence[int]], *, thinking: bool) -> Encoded | None:
+        *head, reply = pieces
+        prefix = self._prefixes[thinking]
+        if reply[: len(prefix)] != prefix:
+            return None
+        ids = (*chain.from_iterable(head), *reply, self.end_of_turn_id)
+        return Encoded(ids, len(ids) - 1 - len(reply) + len(prefix))
+
+    @cached_property
+    def _prefixes(self) -> dict[bool, list[int]]:
+        """Thinking or not -> ids of the prompt's text after its last control token."""
+        ends = {
+            thinking: [*self.format.prompt([], thinking=thinking)] for thinking in (False, True)
+        }
+        return {thinking: list(self._ids_of(pieces))[-1] for thinking, pieces in ends.items()}
+
+    @cached_property
+    def _roles(self) -> dict[str, list[int]]:
+        """The texts that stand in every row, encoded once."""
+        return {role: self.content_ids(role) for role in ("system", "user", "assistant")}
+
+    def _ids_of(self, pieces: Sequence[Piece]) -> Iterator[list[int]]:
+        """Ids of each piece; the texts are encoded all in one go."""
+        texts = [p.text for p in pieces if isinstance(p, Text) and p.text not in self._roles]
+        encoded = iter(self._texts(texts))
         for piece in pieces:
             if isinstance(piece, Control):
-                ids.append(self._control[piece.token])
+                yield [self._control[piece.token]]
             else:
-                ids.extend(self._text(piece.text))
-        return ids
+                yield self._roles.get(piece.text) or next(encoded)
 
-    def _text(self, text: str) -> list[int]:
-        return list(self._content.encode(text, add_special_tokens=False).ids)
+    def _texts(self, texts: list[str]) -> list[list[int]]:
+        if self._fast is None:
+            return self._own(texts)
+        fast = map(self._fast.ids, texts)
+        return [
+            self._own([text])[0] if ids is None else ids
+            for text, ids in zip(texts, fast, strict=True)
+        ]
+
+    def _own(self, texts: list[str]) -> list[list[int]]:
+        """By tokenizers; a single text without its threads, which would hinder a later fork."""
+        if len(texts) == 1:
+            return [list(self._content.encode(texts[0], add_special_tokens=False).ids)]
+        encodings = self._content.encode_batch_fast(texts, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def _checked_fast(self) -> FastText | None:
+        fast = FastText(self._content.get_vocab(with_added_tokens=False))
+        return fast if [fast.ids(_BATTERY)] == self._own([_BATTERY]) else None
 
     def _id_of(self, name: str) -> int:
         number = self._whole.token_to_id(name)
@@ -119,20 +231,25 @@ class Encoder:
         return int(number)
 
 
-def _read(tokenizer_json: Path) -> str:
-    try:
-        return tokenizer_json.read_text(encoding="utf-8")
-    except OSError as error:
-        raise PipeError(f"{tokenizer_json} cannot be read: {error}", "Check model.base.") from None
+def _cut_before(text: str, end: int) -> int:
+    """Where a line or sentence ends at `end` or near before it, else `end`."""
+    start = max(0, end - _NEAR)
+    line = text.rfind("\n", start, end + 1)
+    if line > 0:
+        return line
+    sentences = [match.end() for match in _SENTENCE_END.finditer(text, start, end + 1)]
+    return max((place for place in sentences if place <= end), default=end)
 
 
-def _without_added_tokens(text: str) -> Tokenizer:
-    """The same tokenizer with nothing to parse specials by: `<|eot_id|>` is seven plain letters."""
-    description = json.loads(text)
-    added = {token["content"] for token in description["added_tokens"]}
-    description["added_tokens"] = []
-    description["post_processor"] = None
-    tokenizer = Tokenizer.from_str(json.dumps(description))
+def _without_added_tokens(whole: Tokenizer) -> Tokenizer:
+    """The same tokenizer with nothing to parse specials by: `<|eot_id|>` is seven plain letters.
+
+    Both share one model: that of Llama 3 takes most of a second to read.
+    """
+    tokenizer = Tokenizer(whole.model)
+    tokenizer.normalizer = whole.normalizer
+    tokenizer.pre_tokenizer = whole.pre_tokenizer
+    added = {token.content for token in whole.get_added_tokens_decoder().values()}
     ids = set(map(tokenizer.token_to_id, added)) - {None}
     for name in added:
         if ids.intersection(tokenizer.encode(name, add_special_tokens=False).ids):

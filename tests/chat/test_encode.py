@@ -1,5 +1,7 @@
 """What text and what ids a row becomes: properties over generated conversations."""
 
+import json
+import random
 import re
 
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from pipeline.chat import Control, Encoder, chat_format, render_jinja
+from pipeline.chat import Control, Encoder, Exchange, chat_format, render_jinja
 from pipeline.errors import PipeError
 from tests.support.tokenizer import SPECIALS, tokenizer_json
 
@@ -32,11 +34,24 @@ ATTACKS = st.lists(
 ).map("".join)
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
+def completed(text, seed=0):
+    """The tokenizer with every split of every token among its merges, as Llama 3's has them."""
+    description = json.loads(text)
+    vocabulary = description["model"]["vocab"]
+    splits = [(token[:cut], token[cut:]) for token in vocabulary for cut in range(1, len(token))]
+    merges = [list(pair) for pair in splits if vocabulary.keys() >= set(pair)]
+    random.Random(seed).shuffle(merges)
+    description["model"]["merges"] = sorted(merges, key=lambda pair: vocabulary["".join(pair)])
+    return json.dumps(description)
+
+
+@pytest.fixture(scope="module", params=["tokenizers", "tiktoken"])
+def encoder(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    path.write_text(tokenizer_json(), encoding="utf-8")
-    return Encoder(path, FORMAT)
+    path.write_text(completed(tokenizer_json()), encoding="utf-8")
+    encoder = Encoder(path, FORMAT, fast=request.param == "tiktoken")
+    assert encoder.backend == request.param
+    return encoder
 
 
 def conversation(question, system=None):
@@ -116,6 +131,96 @@ def test_each_control_token_in_each_place_stays_text(encoder, name):
         added = added_ids()
         assert [i for i in encoded.ids if i in added] == [i for i in plain.ids if i in added]
         assert encoder.text_of(encoded.ids).count(form.strip()) >= 4
+
+
+EXCHANGES = st.lists(st.builds(Exchange, SYSTEM, ATTACKS, st.none() | ATTACKS, ATTACKS), max_size=3)
+
+
+@given(rows=EXCHANGES)
+def test_a_batch_gives_the_examples_of_its_rows(encoder, rows):
+    single = [
+        encoder.example(row.question, row.reasoning, row.answer, system=row.system) for row in rows
+    ]
+    assert encoder.examples(rows) == single
+
+
+def test_a_reply_that_joins_the_prompt_is_no_example(encoder, monkeypatch):
+    rows = [
+        Exchange(None, "q", "r", "a"),
+        Exchange(None, "q", None, "b"),
+        Exchange("", "q", "", ""),
+    ]
+    monkeypatch.setitem(encoder._prefixes, False, [0])
+    taken = [encoded is not None for encoded in encoder.examples(rows)]
+    assert taken == [True, False, True]
+    with pytest.raises(ValueError, match="token boundary"):
+        encoder.example("q", None, "b")
+
+
+@given(text=TEXTS | ATTACKS)
+def test_content_is_decoded_to_itself(encoder, text):
+    assert encoder.text_of(encoder.content_ids(text)) == text
+
+
+@given(question=ATTACKS, reasoning=st.none() | ATTACKS, answer=ATTACKS, system=st.none() | ATTACKS)
+def test_labels_are_ignored_up_to_the_reply_and_the_ids_from_there(
+    encoder, question, reasoning, answer, system
+):
+    encoded = encoder.example(question, reasoning, answer, system=system)
+    labels = encoded.labels(ignore=-1)
+    assert len(labels) == len(encoded.ids)
+    assert labels[: encoded.target_start] == [-1] * encoded.target_start
+    assert tuple(labels[encoded.target_start :]) == encoded.ids[encoded.target_start :]
+    assert -1 not in labels[encoded.target_start :]
+
+
+@given(reasoning=TEXTS, excess=st.integers(0, 60), answer=PLAIN)
+def test_shortened_loses_the_excess_from_its_end(encoder, reasoning, excess, answer):
+    shorter = encoder.shortened(reasoning, excess)
+    before = encoder.example("q", reasoning, answer)
+    after = encoder.example("q", shorter, answer)
+    assert reasoning.strip().startswith(shorter)
+    assert shorter == shorter.strip()
+    assert not shorter or len(after.ids) <= len(before.ids) - excess
+    assert excess or shorter == reasoning.strip()
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "shorter"),
+    [
+        ("One is one.\nTwo is two, and", "One is one."),
+        ("One is one. Two is 2.5 or so", "One is one."),
+        ('He said "yes!" Then 1.5', 'He said "yes!"'),
+        ("一加一等于二。然后🙂🙂", "一加一等于二。"),
+        ("🙂🙂🙂🙂", "🙂🙂🙂"),
+        ("no", ""),
+    ],
+)
+def test_shortened_ends_with_a_line_or_sentence_else_a_character(encoder, reasoning, shorter):
+    assert encoder.shortened(reasoning, 2) == shorter
+
+
+def test_shortened_keeps_what_is_far_from_the_cut(encoder):
+    reasoning = "First. " + "word " * 500
+    assert len(encoder.shortened(reasoning, 10)) > 2400
+    assert encoder.shortened(reasoning, 100_000) == ""
+
+
+def test_a_tokenizer_that_truncates_and_pads_does_neither_here(tmp_path):
+    tokenizer = Tokenizer.from_str(tokenizer_json())
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=50)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    encoder = Encoder(tmp_path / "tokenizer.json", FORMAT)
+    text = "There are 12 pens in the box." * 20
+    assert (
+        encoder.text_of(encoder.content_ids(text)) == encoder.text_of(encoder.whole(text)) == text
+    )
+
+
+def test_a_lone_surrogate_is_refused(encoder):
+    with pytest.raises(TypeError):
+        encoder.example("q", "a\ud800", "b")
 
 
 ROLES = st.sampled_from(["system", "user", "assistant"])
