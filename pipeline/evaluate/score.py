@@ -6,12 +6,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from pipeline.answers import exact_match
 from pipeline.base import Base
 from pipeline.chat import Conversation, Encoder, Message, chat_format
 from pipeline.engines.completion import Completion, Engine
 from pipeline.errors import OllamaRefused, OllamaUnreachable, PipeError
 from pipeline.evaluate.contenders import Contender, contenders
-from pipeline.evaluate.grade import exact_match, wilson
+from pipeline.evaluate.grade import wilson
 from pipeline.recipe import Recipe
 from pipeline.run import Emit, Manifest, Note, Progress, Run, versions_of
 from pipeline.run.files import write_json

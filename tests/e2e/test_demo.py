@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from ollama import Client
 
+from pipeline.answers import exact_match
 from pipeline.engines.gguf_file import read_gguf
 from pipeline.engines.ollama import OllamaServer
-from pipeline.evaluate.grade import exact_match
 from pipeline.run.rows import read_jsonl
 from tests.e2e.conftest import NOBODY, Demo
 from tests.support.ollama import environment, ollama_binary
