@@ -24,6 +24,8 @@ class Work:
     run: Run
     emit: Emit
     force: bool = False
+    accept: bool = False
+    """Take the columns that were found in a dataset that nobody described."""
 
     def base(self, *, weights: bool = True) -> Base:
         """The base at the revision that prepare recorded for these same words of the recipe."""
@@ -43,11 +45,29 @@ class Work:
 
 
 def prepare(work: Work) -> Manifest:
+    """The rows, and a picture of them beside the stage."""
     from pipeline.data import prepare as stage
+    from pipeline.report import draw_data
 
     with work.run.lock():
         work.keep()
-        return stage(work.recipe, work.run, work.emit, force=work.force)
+        made = stage(work.recipe, work.run, work.emit, force=work.force, accept=work.accept)
+        draw_data(work.run)
+        return made
+
+
+def expected(work: Work) -> list[Any]:
+    """What prepare would read, source by source; asks the hub for the first rows only."""
+    from pipeline.data import expected as look
+
+    return look(work.recipe, _encoder(work), accept=work.accept)
+
+
+def examples(work: Work, count: int) -> list[Any]:
+    """The first training rows as the model sees them."""
+    from pipeline.data import shown
+
+    return list(shown(work.run, _encoder(work), count))
 
 
 def train(work: Work) -> Manifest:
@@ -65,6 +85,7 @@ def export(work: Work) -> Manifest:
     """Merge, quantize, write the Modelfile. Registration is a step of its own."""
     from pipeline.gguf import export as stage
     from pipeline.gguf import planned
+    from pipeline.serve import model_card
 
     with work.run.lock():
         work.keep()
@@ -72,6 +93,9 @@ def export(work: Work) -> Manifest:
         base = work.base()
         trained.check_inputs(base.entries(), "Train on this base: pipe train")
         job, companions = _export_job(work.recipe, base, work.run.folder("train") / "adapter")
+        companions["README.md"] = model_card(
+            work.recipe, job.format, job.license, work.run.require("data").facts["sources"]
+        )
         section = work.recipe.model_dump(mode="json", include={"export", "serve"})
         inputs = base.entries() | work.run.input_entry("train")
         plan = planned(job, section, inputs, work.recipe.seed)
@@ -158,10 +182,7 @@ def talking(work: Work, *, ollama: bool, temperature: float) -> Iterator[Any]:
         yield ServedPartner(run.require("serve").facts["models"][0]["name"], sampling)
         return
     file = run.require("export").facts["files"][recipe.export.quantize[0]]
-    encoder = Encoder(
-        work.base(weights=False).folder / "tokenizer.json", chat_format(recipe.chat.format)
-    )
-    partner = FilePartner(run.folder("export") / file, encoder, recipe.num_ctx, sampling)
+    partner = FilePartner(run.folder("export") / file, _encoder(work), recipe.num_ctx, sampling)
     try:
         yield partner
     finally:
@@ -208,6 +229,11 @@ def _obeys(manifest: Manifest, work: Work) -> bool:
     recipe = work.recipe.model_dump(mode="json")
     asked = {key: value for key, value in manifest.section.items() if key in recipe}
     return all(recipe[key] == value for key, value in asked.items())
+
+
+def _encoder(work: Work) -> Encoder:
+    folder = work.base(weights=False).folder
+    return Encoder(folder / "tokenizer.json", chat_format(work.recipe.chat.format))
 
 
 def _sources(recipe: Recipe) -> list[str]:

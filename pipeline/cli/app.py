@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from pipeline import __version__
-from pipeline.cli import chat, doctor, recipes, stages, status
+from pipeline.cli import chat, datasets, doctor, prepare, recipes, stages, status
 from pipeline.cli.options import with_options
 from pipeline.errors import PipeError
 
@@ -75,7 +75,7 @@ def main(debug: bool) -> None:
 
 
 for command in (
-    stages.prepare,
+    prepare.prepare,
     stages.train,
     stages.export,
     stages.register,
@@ -87,6 +87,7 @@ for command in (
     chat.chat,
     recipes.init,
     recipes.recipes,
+    datasets.datasets,
     doctor.doctor,
 ):
     main.add_command(command)

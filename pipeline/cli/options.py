@@ -36,6 +36,9 @@ def run_options(command: Command) -> Command:
 
 
 force_option = click.option("--force", is_flag=True, help="Do it again though it is done.")
+yes_option = click.option(
+    "--yes", "accept", is_flag=True, help="Take the columns found in a dataset not described."
+)
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done.")
 
 
@@ -45,6 +48,7 @@ def open_work(
     overrides: tuple[str, ...],
     *,
     force: bool = False,
+    accept: bool = False,
 ) -> Work:
     """The recipe and the run that the options mean, with events drawn on standard error."""
     chosen = {"-r": recipe, "--run": run_name}
@@ -57,7 +61,7 @@ def open_work(
     from pipeline.workflow import Work
 
     loaded = load(recipe, overrides).recipe
-    return Work(loaded, Run.of(loaded, run_name), drawing(), force)
+    return Work(loaded, Run.of(loaded, run_name), drawing(), force, accept)
 
 
 def with_options(text: str, options: str) -> str:

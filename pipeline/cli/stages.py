@@ -1,4 +1,4 @@
-"""prepare, train, export, register, check, eval, run."""
+"""train, export, register, check, eval, run."""
 
 from __future__ import annotations
 
@@ -7,27 +7,16 @@ from typing import Any
 
 import click
 
-from pipeline.cli.options import dry_run_option, force_option, open_work, run_options
+from pipeline.cli.options import (
+    dry_run_option,
+    force_option,
+    open_work,
+    run_options,
+    yes_option,
+)
+from pipeline.cli.stage import finished, preview
 
 Options = dict[str, Any]
-
-
-@click.command()
-@run_options
-@force_option
-@dry_run_option
-def prepare(force: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
-    """Fetch, clean, split and encode the reasoning rows.
-
-    Example: pipe prepare -r llama3.2-1b-r1 --set data.sources.0.limit=2000
-    """
-    from pipeline import workflow
-
-    work = open_work(**options, force=force)
-    if dry_run:
-        return _preview(work, ["data"], as_json)
-    manifest = workflow.prepare(work)
-    _finished(manifest, as_json, work.run.folder("data"))
 
 
 @click.command()
@@ -43,9 +32,9 @@ def train(force: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
 
     work = open_work(**options, force=force)
     if dry_run:
-        return _preview(work, ["train"], as_json)
+        return preview(work, ["train"], as_json)
     manifest = workflow.train(work)
-    _finished(manifest, as_json, work.run.folder("train"))
+    finished(manifest, as_json, work.run.folder("train"))
 
 
 @click.command()
@@ -89,13 +78,13 @@ def export(  # noqa: PLR0913, PLR0917 - one command's options
         workflow.export_folder(work.recipe, base, adapter, out, work.emit)
         return click.echo(f"Done. Next: cd {out} && ollama create my-model -f Modelfile", err=True)
     if dry_run:
-        return _preview(work, ["export", "serve"], as_json)
+        return preview(work, ["export", "serve"], as_json)
     manifest = workflow.export(work)
     if register:
         workflow.register(work)
     elif register is None:
         workflow.register_if_served(work)
-    _finished(manifest, as_json, work.run.folder("export"))
+    finished(manifest, as_json, work.run.folder("export"))
 
 
 @click.command()
@@ -114,7 +103,7 @@ def register(
 
     work = open_work(**options)
     manifest = workflow.register(work, name=name, replace=force, allow_remote=allow_remote)
-    _finished(manifest, as_json, work.run.folder("serve"))
+    finished(manifest, as_json, work.run.folder("serve"))
 
 
 @click.command()
@@ -155,7 +144,7 @@ def evaluate(force: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
 
     work = open_work(**options, force=force)
     if dry_run:
-        return _preview(work, ["eval"], as_json)
+        return preview(work, ["eval"], as_json)
     workflow.evaluate(work)
     show_scores(work.run, as_json)
 
@@ -164,7 +153,8 @@ def evaluate(force: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
 @run_options
 @force_option
 @dry_run_option
-def run_all(force: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
+@yes_option
+def run_all(force: bool, dry_run: bool, accept: bool, as_json: bool, **options: Any) -> None:
     """prepare, train, export and eval; skips what is done.
 
     Example: pipe run -r demo
@@ -172,9 +162,9 @@ def run_all(force: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
     from pipeline import workflow
     from pipeline.cli.status import show_scores
 
-    work = open_work(**options, force=force)
+    work = open_work(**options, force=force, accept=accept)
     if dry_run:
-        return _preview(work, ["data", "train", "export", "serve", "eval"], as_json)
+        return preview(work, ["data", "train", "export", "serve", "eval"], as_json)
     workflow.run_all(work)
     show_scores(work.run, as_json)
 
@@ -185,29 +175,3 @@ def _show_gate(gate: Any) -> None:
     for line in (gate.reason, gate.hint):
         if line:
             click.echo(f"{'':37}{line}")
-
-
-def _finished(manifest: Any, as_json: bool, folder: Path) -> None:
-    from dataclasses import asdict
-
-    from pipeline.cli.show import say_json
-
-    if as_json:
-        return say_json(asdict(manifest))
-    click.echo(f"{folder}: {len(manifest.outputs)} files")
-    for name, entry in manifest.outputs.items():
-        click.echo(f"  {entry.bytes:>14,}  {name}")
-
-
-def _preview(work: Any, stages: list[Any], as_json: bool) -> None:
-    from pipeline import workflow
-    from pipeline.cli.show import say_json
-
-    preview = workflow.preview(work, stages)
-    if as_json:
-        return say_json(preview)
-    click.echo(f"recipe {work.recipe.name}, run {work.run.root}")
-    for stage, facts in preview.items():
-        click.echo(f"{stage}: now {facts['status']}; reads {', '.join(facts['reads'])}")
-        for key, value in facts["settings"].items():
-            click.echo(f"    {key}: {value}")

@@ -1,6 +1,18 @@
 """The recipe: what to train on what, and how."""
 
 from pipeline.recipe.load import DEFAULT, Loaded, builtin_names, dump, load
-from pipeline.recipe.schema import Recipe, Source
+from pipeline.recipe.schema import Benchmark, Columns, Dedupe, Filters, Recipe, Source
 
-__all__ = ["DEFAULT", "Loaded", "Recipe", "Source", "builtin_names", "dump", "load"]
+__all__ = [
+    "DEFAULT",
+    "Benchmark",
+    "Columns",
+    "Dedupe",
+    "Filters",
+    "Loaded",
+    "Recipe",
+    "Source",
+    "builtin_names",
+    "dump",
+    "load",
+]

@@ -25,27 +25,134 @@ class Model(Section):
     """Longest training row in tokens: memory grows with it, longer rows are dropped."""
 
 
+class Columns(Section):
+    """Which column of a record holds what: a name, or a dotted path as `messages.0.info.source`.
+
+    The question comes from `question` or `messages`; the reply from exactly one of `messages`
+    (its last turn), `reply`, `candidates`, or `answer` with or without `reasoning`.
+    """
+
+    messages: str | None = None
+    """A chat: a list of {role, content} or {from, value}; one exchange, a system turn or not."""
+    question: str | None = None
+    input: str | None = None
+    """Alpaca's second part of the question; may be empty."""
+    system: str | None = None
+    prompt: str | None = None
+    """Text around the question, which stands for `{question}` in it."""
+    reply: str | None = None
+    """A thinking block and the answer in one text, in any of the datasets' tags."""
+    reasoning: str | None = None
+    answer: str | None = None
+    """The answer alone. Without `reasoning` the row trains a direct answer."""
+    labels: tuple[str, ...] = ()
+    """Names of a classification's numbers, from 0 on, where `answer` holds numbers."""
+    candidates: str | None = None
+    """A list of replies; the first that is complete and correct is taken."""
+    correct: tuple[str, ...] = ()
+    """Flags, the more trusted first; one a row, or one a candidate."""
+    complete: str | None = None
+    """A flag that the reply was not cut off; one a row, or one a candidate."""
+    reference: str | None = None
+    """The known final answer."""
+    id: str | None = None
+    source: str | None = None
+    where: dict[str, tuple[str, ...]] = {}
+    """Take only records whose column has one of these values."""
+
+    @model_validator(mode="after")
+    def _one_question_and_one_reply(self) -> "Columns":
+        if (self.messages is None) == (self.question is None):
+            raise ValueError("name the question's column: `question`, or a chat in `messages`")
+        named = [key for key in ("reply", "candidates", "answer") if getattr(self, key)]
+        if len(named) > 1:
+            raise ValueError(f"{' and '.join(named)} each hold a reply: name one")
+        if not named and self.messages is None:
+            raise ValueError("name the reply's column: `reply`, `answer`, or `candidates`")
+        if self.reasoning and not self.answer:
+            raise ValueError("`reasoning` needs `answer`")
+        if self.prompt is not None and "{question}" not in self.prompt:
+            raise ValueError("`prompt` must hold {question}")
+        return self
+
+
+class Filters(Section):
+    """Which rows are taken. Every row that is not is counted and kept, with its reason."""
+
+    over_long: Literal["drop", "truncate"] = "drop"
+    """A row beyond model.max_seq_length; `truncate` cuts the reasoning's end, never the answer."""
+    min_reasoning_words: int = Field(0, ge=0)
+    languages: tuple[str, ...] = ()
+    """ISO 639-1 codes such as `en`; empty takes every language."""
+    repetition: bool = True
+    """Drop a reply that runs in a loop."""
+    correct: bool = True
+    """Drop a row whose dataset says that it is wrong or cut off."""
+    verify: bool = True
+    """Drop a row whose answer math-verify refutes by its reference: some milliseconds a row."""
+
+
 class Source(Section):
     """Where rows come from: a hub dataset, or a jsonl or parquet file."""
 
     dataset: str
     """A hub id, a path, or `builtin:NAME`."""
     config: str | None = None
-    split: str = "train"
+    split: str | None = None
+    """None takes the registry's, or `train`."""
     revision: str | None = None
     limit: int | None = Field(None, ge=1)
     """At most so many source rows, from the first on."""
+    columns: Columns | None = None
+    """None takes the registry's; `pipe prepare --yes` takes what is found in the rows."""
+    filters: Filters | None = None
+    """None takes data.filters."""
+    weight: float | None = Field(None, gt=0)
+    """Its share of the mixture against the other weights; rows beyond it are left out."""
+    seed: int | None = Field(None, ge=0)
+    """Draws the rows that a weight leaves out, and the split; None takes the recipe's."""
+    max_loss: float = Field(0.5, ge=0, le=1)
+    """The share of its rows that may be dropped; beyond it prepare stops and says why."""
+
+
+class Dedupe(Section):
+    questions: Literal["near", "exact", "keep"] = "near"
+    """`keep` allows one question several replies; equal rows are always dropped."""
+    similarity: float = Field(0.85, gt=0.5, le=1.0)
+    """Jaccard similarity of word 5-grams from which on two questions are near-duplicates."""
+
+
+class Benchmark(Section):
+    """Questions that must not be in the training rows."""
+
+    dataset: str
+    config: str | None = None
+    split: str = "test"
+    revision: str | None = None
+    question: str | None = None
+    """The column; None takes question, problem or prompt, whichever is there."""
 
 
 class Data(Section):
     sources: tuple[Source, ...] = Field(min_length=1)
     test: Source | None = None
     """Rows that only `pipe eval` sees; without it they are split off by `test_share`."""
+    filters: Filters = Filters()
+    dedupe: Dedupe = Dedupe()
+    decontaminate: tuple[Benchmark, ...] = ()
+    """Held against training rows beside the run's own test rows, which always are."""
     eval_share: Share = 0.02
     """Steers training (validation loss); more costs training rows and time."""
     test_share: Share = 0.02
     no_thinking_share: Share = 0.10
     """Rows trained to answer directly after an empty thinking block, so `think=false` works."""
+
+    @model_validator(mode="after")
+    def _weights_for_all_or_none(self) -> "Data":
+        weighted = [source.weight is not None for source in self.sources]
+        if any(weighted) and not all(weighted):
+            raise ValueError("give every source a weight, or none")
+        return self
 
 
 class Chat(Section):

@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.assets import asset
 from pipeline.errors import MissingInput
 from pipeline.recipe import Recipe
+from pipeline.report.lengths import draw_data
 from pipeline.run import Run
 from pipeline.run.files import write_text
 from pipeline.run.rows import read_jsonl
@@ -28,6 +29,8 @@ def write_report(recipe: Recipe, run: Run) -> Path:
         run=run.name,
         results=scores(run),
         data=_json(run.folder("data") / "stats.json"),
+        sources=run.require("data").facts["sources"],
+        rows_picture=_inline(draw_data(run)),
         trained=run.require("train").facts,
         files=_files(run),
         curve=_curve([step["loss"] for step in steps]),
@@ -52,6 +55,12 @@ def scores(run: Run) -> dict[str, Any]:
 
 def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _inline(picture: Path) -> str:
+    """An SVG without what only a file of its own needs."""
+    text = picture.read_text(encoding="utf-8")
+    return text[text.index("<svg") :]
 
 
 def _files(run: Run) -> list[tuple[str, int]]:

@@ -35,7 +35,26 @@ from pipeline.base import open_base
 from pipeline.data import prepare
 from pipeline.errors import PipeError
 from pipeline.recipe import Recipe
-from pipeline.run import Run, silent
+from pipeline.data.read import chunks, hub
+from pipeline.data.work import pool
+from pipeline.run import Note, Run
+
+chunks.CHUNK_ROWS = hub.CHUNK_ROWS = 100
+pool.ALONE = 10**6
+do = pool.Desk.do
+
+
+def stop_after(parts):
+    done = []
+
+    def interrupted(desk, job):
+        done.append(job)
+        if parts and len(done) > parts:
+            raise KeyboardInterrupt
+        return do(desk, job)
+
+    pool.Desk.do = interrupted
+
 
 for job in json.load(sys.stdin):
     if "write" in job:
@@ -47,10 +66,15 @@ for job in json.load(sys.stdin):
             base = open_base(recipe.model)
             answer = [base.revision, sorted(path.name for path in base.folder.iterdir())]
         else:
-            made = prepare(recipe, Run(Path(job["run"])), silent, force=job["force"])
+            stop_after(job.get("parts"))
+            notes = []
+            made = prepare(recipe, Run(Path(job["run"])), notes.append, force=job["force"])
             answer = {"facts": made.facts, "counts": made.counts, "inputs": list(made.inputs)}
+            answer["notes"] = [note.text for note in notes if isinstance(note, Note)]
     except PipeError as error:
         answer = [error.message, error.hint]
+    except KeyboardInterrupt:
+        answer = "interrupted"
     print(json.dumps(answer))
 """
 
@@ -67,10 +91,41 @@ def write_dataset(folder):
         for n in range(40)
     ]
     parquet.write_table(pa.Table.from_pylist(v0), folder / "v0" / "train-0.parquet")
-    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": REPLY.format(1)}]
     before = [{"role": "user", "content": "before R1"}]
-    v1 = [{"id": n, "reannotated_messages": turns, "messages": before} for n in range(30)]
+    v1 = [
+        {
+            "id": n,
+            "reannotated_messages": [
+                {"role": "user", "content": f"{n} + 1?"},
+                {"role": "assistant", "content": REPLY.format(n)},
+            ],
+            "messages": before,
+        }
+        for n in range(30)
+    ]
     parquet.write_table(pa.Table.from_pylist(v1), folder / "v1" / "train-0.parquet")
+    return folder
+
+
+def write_large(folder):
+    """8 files of 10 row groups of 100 rows, about 10 MB that does not compress."""
+    import random
+
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    folder.mkdir()
+    letters = random.Random(1)
+    for shard in range(8):
+        rows = [
+            {
+                "problem": f"{shard}:{n} + 1? {letters.randbytes(600).hex()}",
+                "reannotated_assistant_content": REPLY.format(n),
+            }
+            for n in range(1000)
+        ]
+        table = pa.Table.from_pylist(rows)
+        parquet.write_table(table, folder / f"train-{shard}.parquet", row_group_size=100)
     return folder
 
 
@@ -81,12 +136,14 @@ def write_lines(folder):
     return folder
 
 
-def job(tmp_path, *, run="run", force=False, base=False, model=None, **source):
+def job(tmp_path, *, run="run", force=False, base=False, model=None, parts=None, **source):
+    """A prepare in the driver; it is interrupted after `parts` parts."""
     name = model or str(write_base(tmp_path / "base"))
     source = {"dataset": NAME} | source
     data = {"sources": [source], "eval_share": 0, "test_share": 0}
-    recipe = {"name": "t", "model": {"base": name, "max_seq_length": 256}, "data": data}
-    return {"recipe": recipe, "run": str(tmp_path / run), "force": force, "base": base}
+    recipe = {"name": "t", "model": {"base": name, "max_seq_length": 4096}, "data": data}
+    run = str(tmp_path / run)
+    return {"recipe": recipe, "run": run, "force": force, "base": base, "parts": parts}
 
 
 def ask(tmp_path, url, *jobs, **environment):
@@ -161,7 +218,8 @@ def test_another_config_and_a_branch_name(session):
 @pytest.mark.e2e
 def test_a_second_prepare_keeps_the_commit_until_forced(session):
     again, forced = session.answers["again"], session.answers["forced"]
-    assert again == session.answers["v0"]
+    assert again | {"notes": []} == session.answers["v0"]
+    assert again["notes"] == ["data is up to date"]
     revision = forced["facts"]["sources"][0]["revision"]
     assert revision == session.commits["newer"] != session.commits["v0"]
 
@@ -176,7 +234,14 @@ def test_a_second_prepare_asks_no_hub(session):
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("name", ["config", "split", "revision"])
+def test_a_config_that_the_registry_does_not_know(session):
+    assert session.answers["config"][0] == (
+        f"The registry knows no config v9 of {NAME}; it knows: v0, v1."
+    )
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("name", ["split", "revision"])
 def test_what_the_dataset_does_not_have_is_named(session, name):
     message, hint = session.answers[name]
     assert message.startswith(f"The hub has no dataset {NAME} that you may read: ")
@@ -199,9 +264,8 @@ def test_a_gated_dataset_says_how_to_get_in(session):
     )
 
 
-@pytest.mark.parametrize("environment", [{}, {"HF_HUB_OFFLINE": "1"}])
-def test_a_hub_that_does_not_answer(tmp_path, environment):
-    ((message, hint),) = ask(tmp_path, "http://127.0.0.1:9", job(tmp_path), **environment)
+def test_a_hub_that_does_not_answer(tmp_path):
+    ((message, hint),) = ask(tmp_path, "http://127.0.0.1:9", job(tmp_path))
     assert message.startswith(f"The dataset {NAME} cannot be fetched: ")
     assert hint.startswith("Check the network and run it again")
 
@@ -220,3 +284,87 @@ def test_open_base_takes_a_snapshot_from_the_hub(tmp_path):
     files = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
     assert found == [commit_of(folder), files]
     assert missing[0].startswith("The base nobody/nothing cannot be fetched: 404")
+
+
+LARGE = "some/large"
+COLUMNS = {"question": "problem", "reply": "reannotated_assistant_content"}
+HALF = {"dataset": LARGE, "columns": COLUMNS, "limit": 4000}
+
+
+@pytest.mark.e2e
+def test_a_limit_reads_only_what_it_needs_of_a_large_dataset(tmp_path):
+    large = write_large(tmp_path / "large")
+    size = sum(path.stat().st_size for path in large.iterdir())
+    with HubServer({("dataset", LARGE): large}).running() as hub:
+        limited = job(tmp_path, dataset=LARGE, columns=COLUMNS, limit=300)
+        (answer,) = ask(tmp_path, hub.url, limited)
+        assert answer["counts"]["train"] == 300
+        assert hub.sent < size / 3
+    assert size > 9_000_000
+
+
+@pytest.mark.e2e
+def test_an_interrupted_download_goes_on_in_the_stream(tmp_path):
+    large = write_large(tmp_path / "large")
+    with HubServer({("dataset", LARGE): large}).running() as hub:
+        whole, stopped = ask(
+            tmp_path, hub.url, job(tmp_path, run="a", **HALF), job(tmp_path, parts=31, **HALF)
+        )
+        before = hub.sent
+        (again,) = ask(tmp_path, hub.url, job(tmp_path, **HALF))
+        after = hub.sent - before
+    assert stopped == "interrupted"
+    assert again["notes"] == [f"{LARGE}: goes on after 3100 records prepared before."]
+    assert after < before / 2
+    assert again["counts"] == whole["counts"]
+    for name in ("train.jsonl", "stats.json", "encoded/train.arrow", "manifest.json"):
+        made = [(tmp_path / run / "data" / name).read_bytes() for run in ("a", "run")]
+        assert made[0] == made[1]
+
+
+@pytest.mark.e2e
+def test_the_token_comes_from_the_environment_alone_and_is_written_nowhere(tmp_path):
+    planted, stored = "hf_plantedplantedplanted", "hf_storedstoredstored"
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf" / "token").write_text(stored)
+    lines = write_lines(tmp_path / "lines")
+    with HubServer({("dataset", LINES): lines}).running() as hub:
+        ask(tmp_path, hub.url, job(tmp_path, dataset=LINES, run="a"))
+        assert hub.tokens == set()
+        ask(tmp_path, hub.url, job(tmp_path, dataset=LINES, run="b"), HF_TOKEN=planted)
+        assert hub.tokens == {f"Bearer {planted}"}
+    for path in (tmp_path / "b").rglob("*"):
+        assert path.is_dir() or planted.encode() not in path.read_bytes()
+
+
+@pytest.mark.e2e
+def test_offline_reads_what_was_downloaded_before(tmp_path):
+    lines = write_lines(tmp_path / "lines")
+    download = (
+        "from huggingface_hub import snapshot_download as d\n"
+        f"d({LINES!r}, repo_type='dataset', token=False)"
+    )
+    offline = {"HF_HUB_OFFLINE": "1"}
+    with HubServer({("dataset", LINES): lines}).running() as hub:
+        (missing,) = ask(tmp_path, hub.url, job(tmp_path, dataset=LINES), **offline)
+        environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")}
+        subprocess.run([sys.executable, "-c", download], env=os.environ | environment, check=True)
+        hub.requests.clear()
+        (found,) = ask(tmp_path, hub.url, job(tmp_path, dataset=LINES), **offline)
+        assert hub.requests == []
+    assert missing[0].startswith(f"HF_HUB_OFFLINE is set, and the dataset {LINES} is not in the")
+    assert missing[1].endswith(f"hf download --repo-type dataset {LINES}")
+    assert found["counts"]["train"] == 1
+    assert found["facts"]["sources"][0]["revision"] == commit_of(lines)
+
+
+@pytest.mark.e2e
+def test_a_script_in_a_dataset_is_never_run(tmp_path):
+    folder = tmp_path / "scripted"
+    folder.mkdir()
+    mark = tmp_path / "ran"
+    (folder / "scripted.py").write_text(f"open({str(mark)!r}, 'w')\n")
+    with HubServer({("dataset", "some/scripted"): folder}).running() as hub:
+        ((message, _),) = ask(tmp_path, hub.url, job(tmp_path, dataset="some/scripted"))
+    assert "some/scripted" in message
+    assert not mark.exists()

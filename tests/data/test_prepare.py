@@ -4,63 +4,18 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
 from pipeline.chat import Encoder, chat_format
 from pipeline.data import prepare
-from pipeline.data.reader import Reader
+from pipeline.data.work import gather
 from pipeline.errors import PipeError
-from pipeline.recipe import Recipe
-from pipeline.run import Note, Progress, Run, describe_tree, silent
+from pipeline.run import Note, Progress, Run, silent
 from pipeline.run.rows import read_jsonl
-from tests.support.tokenizer import SPECIALS, write_base
-
-REPLY = "<think>\n{n} and 1 is {m}.\n</think>\n\nIt is {m}."
-
-
-def record(number, **changes):
-    values = {
-        "id": f"r{number}",
-        "problem": f"What is {number} + 1?",
-        "reannotated_assistant_content": REPLY.format(n=number, m=number + 1),
-        "source": "sums",
-        "solution": str(number + 1),
-    }
-    return values | changes
-
-
-def write_rows(path, records):
-    lines = [r if isinstance(r, bytes) else json.dumps(r).encode() for r in records]
-    path.write_bytes(b"\n".join(lines) + b"\n")
-    return path
-
-
-@pytest.fixture
-def base(tmp_path):
-    return write_base(tmp_path / "base")
-
-
-def recipe_of(base, *paths, max_seq_length=256, **data):
-    sources = [{"dataset": str(path)} for path in paths]
-    return Recipe.model_validate(
-        {
-            "name": "t",
-            "model": {"base": str(base), "max_seq_length": max_seq_length},
-            "data": {"sources": sources, **data},
-        }
-    )
-
-
-def contents(run):
-    files = describe_tree(run.root, ["data/timing.json"])
-    return {name: entry.sha256 for name, entry in files.items()}
-
-
-def examples(run, split):
-    from datasets import Dataset
-
-    return Dataset.from_file(str(run.folder("data") / "encoded" / f"{split}.arrow"))
+from tests.data.support import contents, examples, recipe_of, record, write_rows
+from tests.support.tokenizer import SPECIALS
 
 
 def test_prepare_writes_every_file_of_the_contract(base, tmp_path):
@@ -134,16 +89,36 @@ def test_stats_of_a_single_row(base, tmp_path):
     encoder = Encoder(base / "tokenizer.json", chat_format("llama3.2-reasoning"))
     example = encoder.example("What is 1 + 1?", "1 and 1 is 2.", "It is 2.")
     n = len(example.ids)
+    spread = {"sum": n, "min": n, "max": n} | {f"p{p}": n for p in (5, 25, 50, 75, 90, 95, 99)}
+    edges = [0, 64, 128, 256, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 32768]
+    lengths = {
+        "edges": edges,
+        "rows": [int(low <= n < high) for low, high in pairwise([*edges, 10**9])],
+        "longer_than": {"2048": 0.0, "4096": 0.0, "8192": 0.0, "16384": 0.0},
+    }
+    source = {
+        "dataset": str(rows),
+        "records": 1,
+        "rows": 1,
+        "left_out": 0,
+        "cut": 0,
+        "rejects": {},
+        "tokens": spread,
+        "lengths": lengths,
+    }
     assert json.loads((run.folder("data") / "stats.json").read_text()) == {
         "rows": {"train": 1, "eval": 0, "test": 0, "rejects": 0},
         "rejects": {},
-        "sources": [{"rows": 1, "rejects": {}}],
-        "tokens": {
-            "train": {"sum": n, "min": n, "p50": n, "p90": n, "p99": n, "max": n},
-            "eval": None,
-            "test": None,
+        "sources": [source],
+        "tokens": {"train": spread, "eval": None, "test": None},
+        "supervised_tokens": {"train": n - example.target_start},
+        "lengths": lengths,
+        "decontamination": {
+            "benchmark_questions": 0,
+            "by_benchmarks": 0,
+            "by_own_questions": 0,
+            "common_grams_passed_over": 0,
         },
-        "supervised_tokens": {"train": n - example.target_start, "eval": 0},
     }
     assert len(examples(run, "eval")) == 0
 
@@ -196,10 +171,7 @@ def test_a_row_of_ten_megabytes_is_too_long(base, tmp_path):
 
 
 def test_a_reply_that_joins_the_prompt_is_rejected(base, tmp_path, monkeypatch):
-    def refuse(*_, **__):
-        raise ValueError("the reply does not begin at a token boundary")
-
-    monkeypatch.setattr(Encoder, "example", refuse)
+    monkeypatch.setattr(Encoder, "examples", lambda _, rows: [None for _ in rows])
     path = write_rows(tmp_path / "rows.jsonl", [record(1)])
     with pytest.raises(PipeError) as error:
         prepare(recipe_of(base, path), Run(tmp_path / "run"), silent)
@@ -247,7 +219,7 @@ def test_limit_takes_the_first_rows(base, tmp_path):
     run = Run(tmp_path / "run")
     manifest = prepare(recipe.model_copy(update={"data": data}), run, events.append)
     assert sum(manifest.counts.values()) == 20
-    assert [e.total for e in events if isinstance(e, Progress)] == [20]
+    assert [(e.done, e.total) for e in events if isinstance(e, Progress)] == [(20, 20)] * 2
 
 
 def test_parquet_gives_the_rows_that_jsonl_gives(base, tmp_path):
@@ -336,7 +308,7 @@ def test_an_interrupt_leaves_what_was_there(base, tmp_path, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Reader, "read", interrupt)
+    monkeypatch.setattr(gather, "parts_of", interrupt)
     with pytest.raises(KeyboardInterrupt):
         prepare(recipe_of(base, path), run, silent, force=True)
     assert contents(run) == before

@@ -1,50 +1,33 @@
 """A record becomes a row, or a reject that names the first rule it breaks."""
 
 import json
+import math
+import unicodedata
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pipeline.data.rows import SHAPES, Reject, Row, clip, shape_of, to_row
-from pipeline.errors import PipeError
-
-V0, V1 = SHAPES
-
-QUESTION = "What is 2 + 2?"
-REPLY = "<think>\nTwo and two is four.\n</think>\n\nThe answer is 4."
-
-
-def v0(**changes):
-    record = {
-        "id": "a_1",
-        "reannotated_assistant_content": REPLY,
-        "problem": QUESTION,
-        "source": "numina",
-        "solution": "4",
-        "verified": None,
-        "quality_metrics": None,
-    }
-    return record | changes
+from pipeline.data.read.rows import Reject, Row, clip, to_row
+from pipeline.recipe import Columns
+from tests.data.records import (
+    CHATS,
+    DIRECT,
+    INLINE,
+    QUESTION,
+    REPLY,
+    VALUES,
+    any_columns,
+    chat,
+    inline,
+    of,
+    parts,
+    reason,
+)
 
 
-def v1(*turns, **changes):
-    turns = turns or (("user", QUESTION), ("assistant", REPLY))
-    record = {
-        "id": 7,
-        "reannotated_assistant_content": "elsewhere",
-        "reannotated_messages": [{"role": role, "content": text} for role, text in turns],
-        "messages": [{"role": "user", "content": "before R1"}],
-        "source_dataset": "smoltalk",
-        "source": "openhermes",
-    }
-    return record | changes
-
-
-def row_of(record, shape=V0):
-    return to_row(shape, record, "row 1", "some/dataset")
-
-
-def test_v0_gives_question_reasoning_answer_and_reference():
-    assert row_of(v0()) == Row(
+def test_a_record_gives_question_reasoning_answer_and_reference():
+    assert inline() == Row(
         id="a_1",
         source="numina",
         system=None,
@@ -55,10 +38,10 @@ def test_v0_gives_question_reasoning_answer_and_reference():
     )
 
 
-def test_v1_takes_the_reannotated_messages_only():
-    assert row_of(v1(("system", "Be brief."), ("user", "Hi"), ("assistant", REPLY)), V1) == Row(
-        id="7",
-        source="openhermes",
+def test_a_chat_of_one_exchange_gives_its_system_message_too():
+    assert chat(("system", "Be brief."), ("user", "Hi"), ("assistant", REPLY)) == Row(
+        id="row 1",
+        source="some/dataset",
         system="Be brief.",
         question="Hi",
         reasoning="Two and two is four.",
@@ -68,7 +51,7 @@ def test_v1_takes_the_reannotated_messages_only():
 
 
 @pytest.mark.parametrize(
-    ("solution", "reference"),
+    ("gold", "reference"),
     [
         (" \\frac{1}{2}\n", "\\frac{1}{2}"),
         ("x" * 40, "x" * 40),
@@ -76,113 +59,129 @@ def test_v1_takes_the_reannotated_messages_only():
         ("first\nsecond", None),
         ("  ", None),
         (None, None),
-        (4, None),
+        (4, "4"),
+        (0.5, "0.5"),
+        (math.nan, None),
+        (["4"], None),
     ],
 )
-def test_reference_is_a_short_final_answer(solution, reference):
-    assert row_of(v0(solution=solution)).reference == reference
+def test_reference_is_a_short_final_answer(gold, reference):
+    assert inline(gold=gold).reference == reference
 
 
-@pytest.mark.parametrize(("id_", "expected"), [(None, "row 1"), ("", "row 1"), (12, "12")])
+@pytest.mark.parametrize(
+    ("id_", "expected"),
+    [(None, "row 1"), ("", "row 1"), (12, "12"), ({}, "row 1")],
+)
 def test_a_row_without_an_id_is_named_by_its_place(id_, expected):
-    assert row_of(v0(id=id_)).id == expected
+    assert inline(id=id_).id == expected
 
 
-def test_an_empty_system_message_is_none():
-    record = v1(("system", " \n"), ("user", "Hi"), ("assistant", REPLY))
-    assert row_of(record, V1).system is None
+def test_a_source_that_is_no_text_is_the_dataset():
+    assert [inline(source=source).source for source in (None, " ", 3)] == ["some/dataset"] * 3
 
 
 def test_crlf_becomes_lf_and_edges_are_stripped():
     reply = "<think>\r\nOne.\r\nTwo.\r\n</think>\r\n\r\nThree.\r\nFour.\r\n"
-    row = row_of(v0(problem="\r\n Why?\r\nSay. ", reannotated_assistant_content=reply))
-    assert (row.question, row.reasoning, row.answer) == (
+    assert parts(inline(q="\r\n Why?\r\nSay. ", r=reply)) == (
         "Why?\nSay.",
         "One.\nTwo.",
         "Three.\nFour.",
     )
 
 
-def test_control_token_text_and_odd_line_ends_stay_content():
-    row = row_of(v0(problem="What is <|eot_id|>?\u2028And\u0085this\rthat?"))
-    assert row.question == "What is <|eot_id|>?\u2028And\u0085this\rthat?"
+def test_a_byte_order_mark_before_a_text_is_dropped_and_within_it_kept():
+    assert parts(inline(q="\ufeffa\ufeffb", r="\ufeff" + REPLY)) == (
+        "a\ufeffb",
+        "Two and two is four.",
+        "The answer is 4.",
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "What is <|eot_id|>?\u2028And\u0085this\rthat?",
+        unicodedata.normalize("NFC", "é"),
+        unicodedata.normalize("NFD", "é"),
+        "שלום \u200fRTL\u200e",
+        "👩\u200d🔬",
+    ],
+)
+def test_control_token_text_and_unicode_stay_content(text):
+    assert inline(q=text).question == text
 
 
 def test_a_row_of_ten_megabytes_is_a_row():
-    row = row_of(v0(problem="word " * 2_000_000))
-    assert len(row.question) == 9_999_999
+    assert len(inline(q="word " * 2_000_000).question) == 9_999_999
 
 
 @pytest.mark.parametrize(
-    ("reason", "reply"),
+    ("expected", "changes"),
     [
-        ("no_reasoning", "The answer is 4."),
-        ("no_reasoning", ""),
-        ("several_blocks", "<think>a</think>b<think>c</think>d"),
-        ("several_blocks", "<think>a<think>b</think>c"),
-        ("several_blocks", "<think>a</think>b</think>c"),
-        ("unclosed_block", "<think>\nTwo and two"),
-        ("unclosed_block", "</think>a<think>b"),
-        ("unopened_block", "Two and two\n</think>\n\n4"),
-        ("text_before_reasoning", "Sure! <think>a</think>b"),
-        ("empty_reasoning", "<think>\n \n</think>\n\n4"),
-        ("empty_answer", "<think>\na\n</think>\n\n"),
-        ("not_text", None),
-        ("not_text", ["<think>a</think>b"]),
-        ("bad_encoding", "<think>a\ud800</think>b"),
-        ("bad_encoding", "<think>a\0</think>b"),
-    ],
-)
-def test_reject_reasons_of_a_reply(reason, reply):
-    reject = row_of(v0(reannotated_assistant_content=reply))
-    assert (reject.reason, reject.where, reject.source) == (reason, "row 1", "numina")
-
-
-@pytest.mark.parametrize(
-    ("reason", "changes"),
-    [
-        ("empty_question", {"problem": " \n\t"}),
-        ("not_text", {"problem": None}),
-        ("not_text", {"problem": 4}),
-        ("bad_encoding", {"problem": "\udfff"}),
+        ("empty_question", {"q": " \n\t"}),
+        ("empty_question", {"q": "\ufeff"}),
+        ("not_text", {"q": None}),
+        ("not_text", {"q": 4}),
+        ("not_text", {"q": math.nan}),
+        ("bad_encoding", {"q": "\udfff"}),
         ("bad_encoding", {"id": "a\0"}),
         ("bad_encoding", {"source": "\ud800"}),
-        ("bad_encoding", {"solution": "4\ud800"}),
+        ("bad_encoding", {"gold": "4\ud800"}),
     ],
 )
-def test_reject_reasons_of_other_columns(reason, changes):
-    reject = row_of(v0(**changes))
-    assert reject.reason == reason
-    json.dumps(reject.as_dict(), ensure_ascii=False).encode("utf-8")
+def test_reject_reasons_of_other_columns(expected, changes):
+    assert reason(inline(**changes)) == expected
 
 
 @pytest.mark.parametrize(
-    ("reason", "messages"),
+    ("second", "question"),
     [
-        ("not_one_exchange", []),
-        ("not_one_exchange", [{"role": "user", "content": "Hi"}]),
-        ("not_one_exchange", v1(*[("user", "Hi"), ("assistant", REPLY)] * 2)),
-        ("not_one_exchange", v1(("assistant", REPLY), ("user", "Hi"))),
-        ("not_one_exchange", v1(("tool", "x"), ("user", "Hi"), ("assistant", REPLY))),
-        ("not_one_exchange", [{}, {}]),
-        ("not_text", None),
-        ("not_text", "Hi"),
-        ("not_text", ["Hi", REPLY]),
-        ("not_text", v1(("user", None), ("assistant", REPLY))),
-        ("not_text", v1(("system", 3), ("user", "Hi"), ("assistant", REPLY))),
-        ("not_text", [{"role": "user"}, {"role": "assistant"}]),
+        ("one", "Translate:\n\none"),
+        ("", "Translate:"),
+        (" ", "Translate:"),
+        (None, "Translate:"),
     ],
 )
-def test_reject_reasons_of_messages(reason, messages):
-    record = messages if isinstance(messages, dict) else v1(reannotated_messages=messages)
-    reject = row_of(record, V1)
-    assert isinstance(reject, Reject)
-    assert reject.reason == reason
+def test_alpaca_has_a_second_part_of_the_question(second, question):
+    columns = Columns(question="instruction", input="input", answer="output")
+    record = {"instruction": "Translate:", "input": second, "output": "eins"}
+    assert parts(of(columns, record)) == (question, None, "eins")
+    del record["input"]
+    assert of(columns, record).question == "Translate:"
+    assert reason(of(columns, record | {"input": math.nan})) == "not_text"
+
+
+def test_the_prompt_goes_around_the_question_by_plain_replacement():
+    columns = Columns(question="q", answer="a", prompt="{question}\n{x} {0}? {question} ")
+    row = of(columns, {"q": " %s \\1 {question} ", "a": "4"})
+    assert row.question == "%s \\1 {question}\n{x} {0}? %s \\1 {question}"
+
+
+def test_a_classification_trains_the_label_and_is_scored_by_it():
+    columns = Columns(
+        question="text", answer="label", labels=("bad", "good"), prompt="Good or bad? {question}"
+    )
+    assert of(columns, {"text": "Fine film.", "label": 1}) == Row(
+        id="row 1",
+        source="some/dataset",
+        system=None,
+        question="Good or bad? Fine film.",
+        reasoning=None,
+        answer="good",
+        reference="good",
+    )
+    assert of(columns, {"text": "Dull.", "label": False}).answer == "bad"
+
+
+@pytest.mark.parametrize("label", [-1, 2, 1.0, "1", None, math.nan, [1]])
+def test_a_label_that_is_no_number_of_a_name_is_a_reject(label):
+    columns = Columns(question="text", answer="label", labels=("bad", "good"))
+    assert reason(of(columns, {"text": "Fine.", "label": label})) == "bad_label"
 
 
 def test_a_reject_shows_the_row_contract_and_an_excerpt():
-    record = {"id": "a", "problem": "é", "reannotated_assistant_content": 1}
-    assert row_of(record).as_dict() == {
+    assert of(INLINE, {"id": "a", "q": "é", "r": 1}).as_dict() == {
         "id": None,
         "source": "some/dataset",
         "system": None,
@@ -192,7 +191,7 @@ def test_a_reject_shows_the_row_contract_and_an_excerpt():
         "reference": None,
         "reason": "not_text",
         "where": "row 1",
-        "excerpt": '{"id": "a", "problem": "é", "reannotated_assistant_content": 1}',
+        "excerpt": '{"id": "a", "q": "é", "r": 1}',
     }
 
 
@@ -200,8 +199,26 @@ def test_a_deeply_nested_record_is_a_reject():
     nested = []
     for _ in range(100_000):
         nested = [nested]
-    reject = row_of(v0(problem=nested))
+    reject = inline(q=nested)
     assert (reject.reason, reject.excerpt) == ("not_text", "nested too deeply to show")
+
+
+def test_a_record_that_json_cannot_show_is_a_reject():
+    endless = {"q": None, "r": REPLY}
+    endless["self"] = endless
+    for record in (endless, {"q": None, "r": 10**5000}):
+        reject = of(INLINE, record)
+        assert reject.excerpt == "no JSON: it holds itself, or an endless number"
+
+
+def test_an_integer_that_python_refuses_to_write_is_no_text():
+    huge = 10**5000
+    row = inline(gold=huge, id=huge)
+    assert (row.id, row.reference) == ("row 1", None)
+    assert reason(of(DIRECT, {"q": QUESTION, "a": huge})) == "not_text"
+    columns = Columns(question="q", answer="a", labels=("bad",), where={"n": ("1",)})
+    assert reason(of(columns, {"q": QUESTION, "a": huge, "n": huge})) == "not_selected"
+    assert reason(of(columns, {"q": QUESTION, "a": huge, "n": 1})) == "bad_label"
 
 
 def test_clip_keeps_300_characters():
@@ -209,18 +226,16 @@ def test_clip_keeps_300_characters():
     assert clip("x" * 301) == "x" * 300 + "…"
 
 
-def test_the_shape_is_told_by_columns():
-    assert shape_of([v0()], "f") is V0
-    assert shape_of([v1()], "f") is V1
-    assert shape_of([object(), {"stray": 1}, v1()], "f") is V1
-
-
-def test_unknown_columns_say_what_was_expected_and_found():
-    with pytest.raises(PipeError) as error:
-        shape_of([{"prompt": "a", "completion": "b"}], "f.jsonl")
-    assert error.value.message == (
-        "The columns of f.jsonl are not known. "
-        "Expected: problem, reannotated_assistant_content (ServiceNow-AI/R1-Distill-SFT v0); "
-        "or reannotated_messages (ServiceNow-AI/R1-Distill-SFT v1). "
-        "Found: completion, prompt."
-    )
+@given(
+    any_columns(),
+    st.dictionaries(st.sampled_from("abcmqrt"), VALUES | CHATS, max_size=7),
+    st.booleans(),
+)
+def test_any_record_under_any_columns_is_a_row_or_a_reject(columns, record, correct):
+    row = to_row(columns, record, "row 1", "some/dataset", correct=correct)
+    if isinstance(row, Reject):
+        json.dumps(row.as_dict(), ensure_ascii=False).encode("utf-8")
+        return
+    assert row.question and row.answer and row.reasoning != ""
+    for text in vars(row).values():
+        assert text is None or (text == text.strip() and text.encode("utf-8"))

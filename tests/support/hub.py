@@ -44,6 +44,10 @@ class HubServer:
     gated: frozenset[str] = frozenset()
     url: str = ""
     requests: list[str] = field(default_factory=list)
+    tokens: set[str] = field(default_factory=set)
+    """Every Authorization header that came."""
+    sent: int = 0
+    """Bytes of files."""
 
     @contextmanager
     def running(self) -> Iterator["HubServer"]:
@@ -87,6 +91,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._body = self.rfile.read(length).decode()
         path = unquote(urlsplit(self.path).path)
         self.server_hub.requests.append(f"{self.command} {path}")
+        if "Authorization" in self.headers:
+            self.server_hub.tokens.add(self.headers["Authorization"])
         if found := RESOLVE.fullmatch(path):
             kind, name, revision, file = found.groups()
             self._resolve("dataset" if kind else "model", name, revision, file)
@@ -154,10 +160,12 @@ class _Handler(BaseHTTPRequestHandler):
         }
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if not asked:
+            self.server_hub.sent += len(content) if self.command == "GET" else 0
             return self._send(200, content, headers)
         first = int(asked[1])
         last = min(int(asked[2] or len(content)), len(content) - 1)
         headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
+        self.server_hub.sent += last + 1 - first
         return self._send(206, content[first : last + 1], headers)
 
     def _json(self, value: Any) -> None:

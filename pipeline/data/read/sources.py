@@ -3,31 +3,25 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pipeline.assets import PREFIX, locate
-from pipeline.data.hub import pinned, stream
+from pipeline.data.read import hub
+from pipeline.data.read.chunks import CHUNK_ROWS, Chunk, chunks_of_batches, chunks_of_lines
+from pipeline.data.read.registry import Entry as Registered
+from pipeline.data.read.registry import registered
 from pipeline.errors import PipeError
 from pipeline.recipe import Source
 from pipeline.run import Entry, describe
 
 KINDS = (".jsonl", ".parquet")
-_BATCH = 128
 
-
-@dataclass(frozen=True)
-class Unreadable:
-    """What stands where a record should be."""
-
-    reason: str
-    excerpt: str
-
-
-Item = tuple[str, Mapping[str, Any] | Unreadable]
-"""Where it is (`line 7`, `row 7`; from 1 on), and the record."""
+HEAD = 100
+"""Records by which columns are checked or found."""
 
 
 @dataclass(frozen=True)
@@ -46,36 +40,73 @@ class Opened:
         """What the manifest calls this input."""
         return self.path.name if self.path else f"{self.source.dataset}@{self.revision}"
 
+    @cached_property
+    def known(self) -> Registered | None:
+        """The registry's entry, where it knows the dataset."""
+        return None if self.path else registered(self.source)
+
     def facts(self) -> dict[str, Any]:
-        """What was really read."""
+        """What was really read, and the licence and duties that the registry knows."""
         facts: dict[str, Any] = {"dataset": self.source.dataset, "sha256": self.entry.sha256}
         if self.path is None:
-            config, split = self.source.config, self.source.split
+            config, split = self._place.config, self._place.split
             facts |= {"config": config, "split": split, "revision": self.revision}
+        if self.known:
+            duties = list(self.known.duties)
+            facts |= {"licence": self.known.licence, "duties": duties}
         return facts
 
-    def items(self) -> Iterator[Item]:
-        """Every record in the source's order, `limit` at most; a bad one is an Unreadable."""
-        return islice(self._all(), self.source.limit)
+    def head(self) -> list[Mapping[str, Any]]:
+        """The first records that can be read, HEAD at most."""
+        records: list[Mapping[str, Any]] = []
+        for chunk in islice(self.chunks(), 4):
+            records += [record for _, record in chunk.items() if isinstance(record, Mapping)]
+            if len(records) >= HEAD:
+                break
+        return records[:HEAD]
+
+    def chunks(self, start: int = 0, after: str | None = None) -> Iterator[Chunk]:
+        """The source's records in order, `limit` at most, from chunk `start` on.
+
+        `after` is the `after` of the chunk before it, with which a hub dataset goes on at once.
+        """
+        limit = self.source.limit
+        if self.path is None:
+            return self._stream.chunks(start, after, limit)
+        if self.path.suffix == ".jsonl":
+            return islice(chunks_of_lines(self.path, limit), start, None)
+        return islice(chunks_of_batches(_parquet(self.path), limit), start, None)
 
     def total(self) -> int | None:
-        """How many items there will be, where that is cheap to know."""
+        """How many records there will be, where that is cheap to know."""
         total = self._total()
         limit = self.source.limit
         return limit if total is None else min(total, limit or total)
 
-    def _all(self) -> Iterator[Item]:
-        if self.path is None:
-            return _enumerated(stream(self.source, str(self.revision)))
-        return _jsonl(self.path) if self.path.suffix == ".jsonl" else _parquet(self.path)
-
     def _total(self) -> int | None:
         if self.path is None:
-            return None
+            return self.known.rows if self.known else None
         if self.path.suffix == ".jsonl":
             with self.path.open("rb") as file:
-                return sum(1 for line in file if line.strip())
+                lines = (line for line in file if line.strip())
+                return sum(1 for _ in islice(lines, self.source.limit))
         return int(_parquet_file(self.path).metadata.num_rows)
+
+    @property
+    def _place(self) -> hub.Place:
+        return place_of(self.source)
+
+    @cached_property
+    def _stream(self) -> hub.Stream:
+        return hub.Stream(self._place, str(self.revision))
+
+
+def place_of(source: Source) -> hub.Place:
+    """Where on the hub the source is: the recipe's words, else the registry's."""
+    known = registered(source)
+    config = source.config or (known.config if known else None)
+    split = source.split or (known.split if known else "train")
+    return hub.Place(source.dataset, config, split, source.revision)
 
 
 def open_source(source: Source, recorded: str | None = None) -> Opened:
@@ -85,22 +116,19 @@ def open_source(source: Source, recorded: str | None = None) -> Opened:
     Raises PipeError where there is no such file or dataset, or it may not be read.
     """
     path = locate(source.dataset)
-    if _is_local(source.dataset, path):
+    if is_local(source.dataset):
         _check_file(source, path)
         return Opened(source, path, None, describe(path))
-    revision = recorded or pinned(source)
-    identity = json.dumps([source.dataset, source.config, source.split, revision])
+    place = place_of(source)
+    revision = recorded or hub.pinned(place)
+    identity = json.dumps([place.dataset, place.config, place.split, revision])
     return Opened(source, None, revision, Entry(sha256(identity.encode()).hexdigest(), 0))
 
 
-def _is_local(dataset: str, path: Path) -> bool:
+def is_local(dataset: str) -> bool:
     """Whether a recipe's `dataset` means a file: by its form, its ending, or being there."""
+    path = locate(dataset)
     return dataset.startswith((PREFIX, ".", "/", "~")) or path.suffix in KINDS or path.exists()
-
-
-def _enumerated(records: Iterator[Mapping[str, Any]]) -> Iterator[Item]:
-    for number, record in enumerate(records, 1):
-        yield f"row {number}", record
 
 
 def _check_file(source: Source, path: Path) -> None:
@@ -114,7 +142,7 @@ def _check_file(source: Source, path: Path) -> None:
             f"{source.dataset} is neither jsonl nor parquet.",
             f"Convert it, and name the file with {' or '.join(KINDS)}.",
         )
-    for key in ("config", "revision"):
+    for key in ("config", "split", "revision"):
         if getattr(source, key) is not None:
             raise PipeError(
                 f"{source.dataset} is a file, and a file has no {key}.",
@@ -122,44 +150,13 @@ def _check_file(source: Source, path: Path) -> None:
             )
 
 
-def _jsonl(path: Path) -> Iterator[Item]:
-    """Lines by hand, so that a bad one is a reject with its number; empty lines are passed over."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if content.strip():
-                yield f"line {number}", _parsed(content)
-
-
-def _parsed(line: bytes) -> Mapping[str, Any] | Unreadable:
-    shown = line[:1000].decode("utf-8", "backslashreplace").strip()
-    try:
-        value = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError:
-        return Unreadable("bad_encoding", shown)
-    except (ValueError, RecursionError):
-        return Unreadable("malformed_record", shown)
-    return value if isinstance(value, dict) else Unreadable("malformed_record", shown)
-
-
-def _parquet(path: Path) -> Iterator[Item]:
+def _parquet(path: Path) -> Iterator[Any]:
     from pyarrow import ArrowException
 
-    number = 0
     try:
-        for batch in _parquet_file(path).iter_batches(batch_size=_BATCH):
-            for offset in range(batch.num_rows):
-                number += 1
-                yield f"row {number}", _parquet_row(batch, offset)
+        yield from _parquet_file(path).iter_batches(batch_size=CHUNK_ROWS)
     except (ArrowException, OSError) as error:
         raise _no_parquet(path, error) from None
-
-
-def _parquet_row(batch: Any, offset: int) -> Mapping[str, Any] | Unreadable:
-    try:
-        return dict(batch.slice(offset, 1).to_pylist()[0])
-    except UnicodeDecodeError as error:
-        return Unreadable("bad_encoding", str(error))
 
 
 def _parquet_file(path: Path) -> Any:

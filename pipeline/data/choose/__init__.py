@@ -1,0 +1,1 @@
+"""Phase two, over all rows at once: duplicates, contamination, weights."""

@@ -1,0 +1,177 @@
+"""Phase two: all rows against each other and against held-out questions; then the weights.
+
+In memory it takes some 200 bytes a row at its peak (measured: benchmarks/prepare_memory.json); the
+signatures lie in a mapped file (512 bytes a row) and the grams stay in the parts.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.choose.contamination import BenchmarkGuard, HeldOutGuard
+from pipeline.data.choose.duplicates import REASONS, TRAIN, Rows, decide
+from pipeline.data.choose.mixture import chosen, drawn
+from pipeline.data.choose.selection import KEPT, LEFT_OUT, Codes, Selection
+from pipeline.data.work.fingerprints import PERMUTATIONS
+from pipeline.data.work.gather import Gathered
+from pipeline.data.work.parts import Opened
+from pipeline.recipe import Recipe
+
+_CONTAMINATED = REASONS.index("contaminated")
+_SIGNATURES = "signatures.u32"
+_TRAINED = (TRAIN, TRAIN + 1)
+"""train and eval: what steers the training."""
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Of every row of every source, [n]."""
+
+    split: NDArray[np.int8]
+    draw: NDArray[np.uint64]
+    question_key: NDArray[np.uint64]
+    row_key: NDArray[np.uint64]
+    came: NDArray[np.int32]
+    tokens: NDArray[np.int32]
+
+
+def select(
+    sources: Sequence[Gathered], recipe: Recipe, questions: Sequence[str], folder: Path
+) -> Selection:
+    """What becomes of every row.
+
+    `questions` are the benchmarks'; the signatures are kept in `folder` meanwhile.
+    """
+    parts = [path for each in sources for path in each.parts]
+    starts = np.cumsum([0, *(each.tally.rows for each in sources)], dtype="int64")
+    columns = _read(parts, folder / _SIGNATURES)
+    rows = Rows(
+        columns.row_key,
+        columns.question_key,
+        columns.split,
+        _protected(sources, starts),
+        _signatures(folder / _SIGNATURES, len(columns.split)),
+    )
+    codes = decide(rows, recipe.data.dedupe).codes
+    figures = _decontaminate(parts, rows, codes, questions)
+    _weigh(sources, starts, columns.draw, codes)
+    return Selection(
+        starts=starts,
+        split=columns.split,
+        came=columns.came,
+        tokens=columns.tokens,
+        codes=codes,
+        reasons={code: reason for code, reason in enumerate(REASONS) if reason},
+        figures=figures,
+    )
+
+
+def _read(parts: Sequence[Path], signatures: Path) -> _Columns:
+    """The columns of all parts; the signatures go to a file of their own."""
+    kinds = {
+        "split": "int8",
+        "draw": "uint64",
+        "question_key": "uint64",
+        "row_key": "uint64",
+        "came": "int32",
+    }
+    found: dict[str, list[NDArray[np.generic]]] = {name: [] for name in (*kinds, "tokens")}
+    with signatures.open("wb") as file:
+        for path in parts:
+            with Opened(path) as part:
+                for name, kind in kinds.items():
+                    found[name].append(part.numbers(name, kind).copy())
+                _, offsets = part.lists("input_ids", "int32")
+                found["tokens"].append(np.diff(offsets))
+                part.signatures().tofile(file)
+    kinds["tokens"] = "int32"
+    return _Columns(
+        **{name: np.concatenate([np.empty(0, kinds[name]), *found[name]]) for name in kinds}
+    )
+
+
+def _signatures(path: Path, rows: int) -> NDArray[np.uint32]:
+    if not rows:
+        return np.empty((0, PERMUTATIONS), "uint32")
+    return np.memmap(path, "uint32", "r", shape=(rows, PERMUTATIONS))
+
+
+def _protected(sources: Sequence[Gathered], starts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """The rows of the test file, which are never dropped."""
+    protected = np.zeros(int(starts[-1]), bool)
+    for each in sources:
+        if each.task.is_test:
+            protected[starts[each.task.number] : starts[each.task.number + 1]] = True
+    return protected
+
+
+def _decontaminate(
+    parts: Sequence[Path], rows: Rows, codes: Codes, questions: Sequence[str]
+) -> dict[str, int]:
+    """Mark the rows that hold a held-out question; the figures of it."""
+    benchmarks = BenchmarkGuard(questions)
+    held_out = _held_out(parts, rows, codes)
+    for place, grams, offsets in _grams(parts):
+        held_out.count(grams, offsets, codes[place] == KEPT)
+    hits = {"by_benchmarks": 0, "by_own_questions": 0}
+    for place, grams, offsets in _grams(parts):
+        splits, here = rows.splits[place], codes[place]
+        open_to = (here == KEPT) & ~rows.protected[place]
+        by_benchmarks = benchmarks.hits(rows.question_keys[place], grams, offsets)
+        for name, found in (
+            ("by_benchmarks", by_benchmarks & np.isin(splits, _TRAINED)),
+            ("by_own_questions", held_out.hits(grams, offsets, splits)),
+        ):
+            new = found & open_to & (here == KEPT)
+            here[new] = _CONTAMINATED
+            hits[name] += int(new.sum())
+    return {
+        "benchmark_questions": len(questions),
+        "common_grams_passed_over": held_out.common,
+        **hits,
+    }
+
+
+def _held_out(parts: Sequence[Path], rows: Rows, codes: Codes) -> HeldOutGuard:
+    """The grams of the rows that are held out from another split."""
+    held, lengths, splits = [np.empty(0, "uint64")], [], []
+    for place, grams, offsets in _grams(parts):
+        for row in np.flatnonzero((rows.splits[place] != TRAIN) & (codes[place] == KEPT)):
+            held.append(grams[offsets[row] : offsets[row + 1]].copy())
+            lengths.append(len(held[-1]))
+            splits.append(rows.splits[place][row])
+    offsets = np.cumsum([0, *lengths], dtype="int64")
+    return HeldOutGuard(np.concatenate(held), offsets, np.array(splits, "int8"))
+
+
+def _grams(
+    parts: Sequence[Path],
+) -> Iterator[tuple[slice, NDArray[np.uint64], NDArray[np.int32]]]:
+    """Part by part: which rows these are, their grams and offsets."""
+    begun = 0
+    for path in parts:
+        with Opened(path) as part:
+            grams, offsets = part.lists("grams", "uint64")
+            yield slice(begun, begun + len(part)), grams, offsets
+            begun += len(part)
+
+
+def _weigh(
+    sources: Sequence[Gathered],
+    starts: NDArray[np.int64],
+    draws: NDArray[np.uint64],
+    codes: Codes,
+) -> None:
+    """Leave out what a source has beyond its weight."""
+    mixed = [each for each in sources if not each.task.is_test]
+    weights = [each.opened.source.weight for each in mixed]
+    if None in weights:
+        return
+    places = [slice(starts[each.task.number], starts[each.task.number + 1]) for each in mixed]
+    kept = [np.flatnonzero(codes[place] == KEPT) for place in places]
+    takes = drawn([len(rows) for rows in kept], [float(weight or 0) for weight in weights])
+    for place, rows, take in zip(places, kept, takes, strict=True):
+        codes[place][rows[~chosen(draws[place][rows], take)]] = LEFT_OUT

@@ -1,0 +1,1 @@
+"""Phase three: the files of the data folder and their statistics."""

@@ -1,0 +1,107 @@
+"""data.svg: how long the rows are, and what became of every record of every source."""
+
+import json
+from collections import Counter
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from pipeline.run import Run
+from pipeline.run.files import write_text
+
+NAME = "data.svg"
+
+_KEPT, _DROPPED = "#3b6fd4", "#b9bec9"
+_COLOURS = ("#d1495b", "#edae49", "#8d6cab", "#66a182", "#2e4057", "#c97b4a", "#7a9e9f", "#9c3848")
+_NAMED = len(_COLOURS)
+"""Reasons with a colour of their own; the rest are taken together."""
+
+
+def draw_data(run: Run) -> Path:
+    """Draw the statistics of the run's data and return the picture's path.
+
+    Equal statistics give equal bytes.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    run.require("data")
+    stats = json.loads((run.folder("data") / "stats.json").read_text(encoding="utf-8"))
+    style = {"svg.hashsalt": "pipe", "svg.fonttype": "none", "font.size": 9}
+    with rc_context(style):
+        height = 2.6 + 0.45 * len(stats["sources"])
+        figure = Figure(figsize=(9, height), layout="constrained")
+        lengths, fates = figure.subplots(
+            2, 1, height_ratios=(2.2, 0.5 + 0.45 * len(stats["sources"]))
+        )
+        _draw_lengths(lengths, stats)
+        _draw_fates(fates, stats["sources"])
+        text = StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    path = run.root / NAME
+    write_text(path, text.getvalue())
+    return path
+
+
+def _draw_lengths(axes: Any, stats: dict[str, Any]) -> None:
+    """A histogram of all well-formed rows, with the share beyond each context length."""
+    edges, rows = stats["lengths"]["edges"], stats["lengths"]["rows"]
+    names = [_tokens(edge) for edge in edges]
+    axes.bar(range(len(rows)), rows, width=0.95, align="edge", color=_KEPT)
+    axes.set_xticks(range(len(edges)), names)
+    axes.set_ylabel("rows")
+    axes.set_title("\n".join(_told(stats)), loc="left", fontsize=9)
+    _bare(axes)
+
+
+def _told(stats: dict[str, Any]) -> list[str]:
+    """The share of rows beyond each context length, and the training rows' percentiles."""
+    beyond = sorted((int(limit), share) for limit, share in stats["lengths"]["longer_than"].items())
+    shares = ", ".join(f"{share:.1%} over {_tokens(limit)}" for limit, share in beyond)
+    lines = [f"tokens of a row, as it came: {shares}"]
+    if train := stats["tokens"]["train"]:
+        names = ("p5", "p25", "p50", "p75", "p90", "p95", "p99", "max")
+        lines.append("training rows: " + ", ".join(f"{name} {train[name]:,}" for name in names))
+    return lines
+
+
+def _draw_fates(axes: Any, sources: list[dict[str, Any]]) -> None:
+    """One bar a source: rows kept, then those dropped, by reason."""
+    reasons: Counter[str] = Counter()
+    for source in sources:
+        reasons.update(source["rejects"])
+    named = [reason for reason, _ in reasons.most_common(_NAMED)]
+    rows = [("kept", _KEPT, [source["rows"] for source in sources])]
+    rows += [
+        (reason, colour, [source["rejects"].get(reason, 0) for source in sources])
+        for reason, colour in zip(named, _COLOURS, strict=False)
+    ]
+    others = [
+        sum(count for reason, count in source["rejects"].items() if reason not in named)
+        for source in sources
+    ]
+    rows += [("other reasons", _DROPPED, others)] if any(others) else []
+    left_out = [source["left_out"] for source in sources]
+    rows += [("beyond its weight", "#e6e8ec", left_out)] if any(left_out) else []
+    begun = [0] * len(sources)
+    for label, colour, counts in rows:
+        shown = f"{label.replace('_', ' ')} {sum(counts):,}"
+        axes.barh(range(len(sources)), counts, left=begun, color=colour, label=shown, height=0.7)
+        begun = [start + count for start, count in zip(begun, counts, strict=True)]
+    axes.set_yticks(range(len(sources)), [_short(source["dataset"]) for source in sources])
+    axes.invert_yaxis()
+    axes.set_xlabel("records")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
+    _bare(axes)
+
+
+def _bare(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _tokens(count: int) -> str:
+    return f"{count // 1024}k" if count >= 1024 and count % 1024 == 0 else str(count)
+
+
+def _short(dataset: str) -> str:
+    return dataset if len(dataset) <= 28 else f"…{dataset[-27:]}"

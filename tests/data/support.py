@@ -1,0 +1,68 @@
+"""Rows, recipes and runs for the tests of prepare."""
+
+import json
+
+from pipeline.data import prepare
+from pipeline.recipe import Recipe
+from pipeline.run import Run, describe_tree, silent
+from pipeline.run.rows import read_jsonl
+
+REPLY = "<think>\n{n} and 1 is {m}.\n</think>\n\nIt is {m}."
+
+
+def record(number, **changes):
+    """A row in the columns of R1-Distill-SFT v0."""
+    values = {
+        "id": f"r{number}",
+        "problem": f"What is {number} + 1?",
+        "reannotated_assistant_content": REPLY.format(n=number, m=number + 1),
+        "source": "sums",
+        "solution": str(number + 1),
+    }
+    return values | changes
+
+
+def write_rows(path, records):
+    """Records, or lines as they are, as jsonl."""
+    lines = [r if isinstance(r, bytes) else json.dumps(r).encode() for r in records]
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    return path
+
+
+def recipe_of(base, *paths, max_seq_length=256, **data):
+    """A recipe on these files; a source may also be a dictionary."""
+    sources = [path if isinstance(path, dict) else {"dataset": str(path)} for path in paths]
+    return Recipe.model_validate(
+        {
+            "name": "t",
+            "model": {"base": str(base), "max_seq_length": max_seq_length},
+            "data": {"sources": sources, **data},
+        }
+    )
+
+
+def contents(run):
+    """sha256 by file of all that is the same bytes for the same work."""
+    files = describe_tree(run.root, ["data/timing.json"])
+    return {name: entry.sha256 for name, entry in files.items()}
+
+
+def prepared(folder, recipe, emit=silent, **options):
+    """The run that prepare left in `folder`."""
+    run = Run(folder)
+    prepare(recipe, run, emit, **options)
+    return run
+
+
+def rows_of(run, split):
+    return list(read_jsonl(run.folder("data") / f"{split}.jsonl"))
+
+
+def stats_of(run):
+    return json.loads((run.folder("data") / "stats.json").read_text())
+
+
+def examples(run, split):
+    from datasets import Dataset
+
+    return Dataset.from_file(str(run.folder("data") / "encoded" / f"{split}.arrow"))
