@@ -1,7 +1,7 @@
 """The chat format: conversation -> text -> token ids, and back from a reply."""
 
 from pipeline.chat.encode import Encoded, Encoder, Exchange
-from pipeline.chat.fast import Proof, proven_fast
+from pipeline.chat.fast import Backend
 from pipeline.chat.format import (
     FORMATS,
     ChatFormat,
@@ -12,10 +12,12 @@ from pipeline.chat.format import (
     chat_format,
     render_jinja,
 )
+from pipeline.chat.proof import Proof, fastest, unproven
 from pipeline.chat.reply import Part, Reply, ReplySplitter, parse_reply
 
 __all__ = [
     "FORMATS",
+    "Backend",
     "ChatFormat",
     "Control",
     "Conversation",
@@ -29,7 +31,8 @@ __all__ = [
     "ReplySplitter",
     "Text",
     "chat_format",
+    "fastest",
     "parse_reply",
-    "proven_fast",
     "render_jinja",
+    "unproven",
 ]

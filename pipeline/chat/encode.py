@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
-from pipeline.chat.fast import FastText, read_tokenizer
+from pipeline.chat.fast import COMMON, Backend, FastText, PieceText
 from pipeline.chat.format import ChatFormat, Control, Conversation, Message, Piece, Text
+from pipeline.chat.proof import read_tokenizer
 from pipeline.errors import PipeError
 
 _BATTERY = (
@@ -54,26 +55,25 @@ class Encoded:
 class Encoder:
     """Encodes by inserting control tokens as ids; content can never become one.
 
-    With `fast`, tiktoken encodes the texts: give it only for a tokenizer that `proven_fast` takes.
-    The two are still held against each other on one text, and tokenizers encodes if they differ.
+    `backend` encodes the texts: give one that `fastest` has proven for this tokenizer. It is still
+    held against tokenizers on one text, and tokenizers encodes if they differ.
     Raises PipeError when the tokenizer lacks a control token of the format.
     """
 
-    def __init__(self, tokenizer_json: Path, format: ChatFormat, *, fast: bool = False) -> None:
+    def __init__(
+        self, tokenizer_json: Path, format: ChatFormat, *, backend: Backend = "tokenizers"
+    ) -> None:
         self.format = format
         self._whole = Tokenizer.from_str(read_tokenizer(tokenizer_json))
         self._whole.no_truncation()
         self._whole.no_padding()
         self._content = _without_added_tokens(self._whole)
-        self._fast = self._checked_fast() if fast else None
+        self._fast = self._checked(backend)
+        self.backend: Backend = backend if self._fast else "tokenizers"
+        """What encodes the texts."""
         self._control: dict[str, int] = {}
         for name in (format.bos, format.start_header, format.end_header, format.end_of_turn):
             self._control[name] = self._id_of(name)
-
-    @property
-    def backend(self) -> Literal["tiktoken", "tokenizers"]:
-        """What encodes the texts."""
-        return "tiktoken" if self._fast else "tokenizers"
 
     @cached_property
     def end_of_turn_id(self) -> int:
@@ -217,9 +217,17 @@ class Encoder:
         encodings = self._content.encode_batch_fast(texts, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
-    def _checked_fast(self) -> FastText | None:
-        fast = FastText(self._content.get_vocab(with_added_tokens=False))
-        return fast if [fast.ids(_BATTERY)] == self._own([_BATTERY]) else None
+    def _checked(self, backend: Backend) -> FastText | PieceText | None:
+        """The faster encoder, where it gives the same ids for one text."""
+        if backend == "tokenizers":
+            return None
+        fast: FastText | PieceText
+        if backend == "tiktoken":
+            fast, battery = FastText(self._content.get_vocab(with_added_tokens=False)), _BATTERY
+        else:
+            fast = PieceText(lambda piece: self._own([piece])[0])
+            battery = re.sub(f"[^{COMMON}]", "", _BATTERY)
+        return fast if [fast.ids(battery)] == self._own([battery]) else None
 
     def _id_of(self, name: str) -> int:
         number = self._whole.token_to_id(name)

@@ -49,7 +49,7 @@ def completed(text, seed=0):
 def encoder(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
     path.write_text(completed(tokenizer_json()), encoding="utf-8")
-    encoder = Encoder(path, FORMAT, fast=request.param == "tiktoken")
+    encoder = Encoder(path, FORMAT, backend=request.param)
     assert encoder.backend == request.param
     return encoder
 

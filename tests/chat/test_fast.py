@@ -1,4 +1,4 @@
-"""tiktoken encodes only where it gives the tokenizer's own ids, and then for every text."""
+"""A faster encoder encodes only where it gives the tokenizer's own ids for every text."""
 
 import json
 import random
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from pipeline.chat import Encoder, fast, proven_fast
+from pipeline.chat import Encoder, fast, fastest, proof
 from pipeline.errors import PipeError
 from tests.chat.test_encode import ATTACKS, FORMAT, TEXTS, completed
 from tests.support.tokenizer import PATTERN, SPECIALS, tokenizer_json
@@ -66,17 +66,17 @@ def renumbered_pair(request, tmp_path_factory):
     return encoders(tmp_path_factory, completed(renumbered(rich_json(), request.param)))
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    return encoders(tmp_path_factory, completed(rich_json()))
+@pytest.fixture(scope="module", params=["tiktoken", "pieces"])
+def pair(request, tmp_path_factory):
+    return encoders(tmp_path_factory, completed(rich_json()), request.param)
 
 
-def encoders(tmp_path_factory, text):
-    """One tokenizer, proven, with either backend."""
+def encoders(tmp_path_factory, text, backend="tiktoken"):
+    """One tokenizer, proven, with its own encoder and a faster one."""
     path = write(tmp_path_factory.mktemp("tokenizer"), text)
-    assert proven_fast(path).reason == ""
-    own, quick = Encoder(path, FORMAT), Encoder(path, FORMAT, fast=True)
-    assert (own.backend, quick.backend) == ("tokenizers", "tiktoken")
+    assert fastest(path).backend == "tiktoken"
+    own, quick = Encoder(path, FORMAT), Encoder(path, FORMAT, backend=backend)
+    assert (own.backend, quick.backend) == ("tokenizers", backend)
     return own, quick
 
 
@@ -111,6 +111,21 @@ def test_the_longest_runs_that_tiktoken_gets(pair, unit):
     assert quick.text_of(ids) == text
     assert quick._fast.ids(text + unit) is None
     assert quick.content_ids(text[:20_000] + "x") == own.content_ids(text[:20_000] + "x")
+
+
+def test_an_uncommon_character_goes_to_tokenizers(tmp_path_factory):
+    own, quick = encoders(tmp_path_factory, completed(rich_json()), "pieces")
+    newer = "a \U00033000b \u0558c"
+    assert quick._fast.ids(newer) is None
+    assert quick.content_ids(newer) == own.content_ids(newer)
+
+
+def test_pieces_are_forgotten_before_they_fill_the_memory(pair, monkeypatch):
+    own, quick = pair
+    monkeypatch.setattr(fast, "_MOST_PIECES", 3)
+    for number in range(20):
+        text = f"a{number} b{number}"
+        assert quick.content_ids(text) == own.content_ids(text)
 
 
 def test_a_run_that_tiktoken_would_panic_at_goes_to_tokenizers(pair):
@@ -189,16 +204,17 @@ DIFFERENT_CUT = "it does not cut text as Llama 3 does"
     ],
 )
 def test_a_tokenizer_that_differs_is_not_proven_and_says_why(tmp_path, change, reason):
-    proof = proven_fast(write(tmp_path, altered(change)))
-    assert not proof
-    assert proof.reason.startswith(reason)
+    found = fastest(write(tmp_path, altered(change)))
+    merged_otherwise = change in {drop_a_merge, swap_two_merges}
+    assert found.backend == ("pieces" if merged_otherwise else "tokenizers")
+    assert found.reason.startswith(reason)
 
 
-def test_a_completed_tokenizer_is_proven_and_a_trained_one_is_not(tmp_path):
-    assert proven_fast(write(tmp_path, completed(tokenizer_json())))
-    proof = proven_fast(write(tmp_path, tokenizer_json()))
-    assert not proof
-    assert proof.reason.startswith("its merges lack ")
+def test_a_completed_tokenizer_goes_to_tiktoken_and_a_trained_one_in_pieces(tmp_path):
+    assert fastest(write(tmp_path, completed(tokenizer_json()))).backend == "tiktoken"
+    found = fastest(write(tmp_path, tokenizer_json()))
+    assert found.backend == "pieces"
+    assert found.reason.startswith("its merges lack ")
 
 
 def test_merges_written_as_text_and_either_trim_offsets_are_proven(tmp_path):
@@ -206,25 +222,31 @@ def test_merges_written_as_text_and_either_trim_offsets_are_proven(tmp_path):
         description["model"]["merges"] = [" ".join(m) for m in description["model"]["merges"]]
         description["pre_tokenizer"]["pretokenizers"][1]["trim_offsets"] = False
 
-    assert proven_fast(write(tmp_path, altered(older)))
+    assert fastest(write(tmp_path, altered(older))).backend == "tiktoken"
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(PipeError, match="cannot be read"):
-        proven_fast(tmp_path / "tokenizer.json")
+        fastest(tmp_path / "tokenizer.json")
 
 
-def test_fast_without_a_proof_falls_back_where_the_two_differ(tmp_path):
+@pytest.mark.parametrize("backend", ["tiktoken"])
+def test_fast_without_a_proof_falls_back_where_the_two_differ(tmp_path, backend):
     lower = altered(lambda d: d.update(normalizer={"type": "Lowercase"}))
-    encoder = Encoder(write(tmp_path, lower), FORMAT, fast=True)
+    encoder = Encoder(write(tmp_path, lower), FORMAT, backend=backend)
     assert encoder.backend == "tokenizers"
     assert encoder.text_of(encoder.content_ids("WHY")) == "why"
 
 
-def test_the_regex_engines_agree_on_characters():
-    assert fast._compared(CHARACTERS) == ""
+ENGINES = [proof._Tiktoken, proof._Regex]
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_regex_engines_agree_on_characters(engine):
+    assert proof._compared(engine(), CHARACTERS) == ""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
     ("question", "character", "reason"),
     [
@@ -235,19 +257,27 @@ def test_the_regex_engines_agree_on_characters():
     ],
 )
 def test_a_character_that_one_engine_knows_and_the_other_does_not_is_named(
-    monkeypatch, question, character, reason
+    engine, question, character, reason
 ):
-    real = fast._taken_by_tiktoken
+    class Older(engine):
+        def taken(self, asked, text):
+            taken = super().taken(asked, text)
+            return taken.replace(character, "") if asked == proof._QUESTIONS[question] else taken
 
-    def older(asked, text):
-        taken = real(asked, text)
-        return taken.replace(character, "") if asked == fast._QUESTIONS[question] else taken
-
-    monkeypatch.setattr(fast, "_taken_by_tiktoken", older)
-    assert fast._compared(CHARACTERS).startswith(reason)
-    assert fast._compared(CHARACTERS).endswith(f"U+{ord(character):04X}")
+    assert proof._compared(Older(), CHARACTERS).startswith(reason)
+    assert proof._compared(Older(), CHARACTERS).endswith(f"U+{ord(character):04X}")
 
 
-def test_a_regex_that_cuts_otherwise_is_found(monkeypatch):
-    monkeypatch.setattr(fast, "_GROUPED", fast._GROUPED.replace(r"\s+(?!\S)|", ""))
-    assert fast._compared(CHARACTERS) == "the regex engines cut '\\t\\t\\t\\t!' differently"
+@pytest.mark.parametrize("name", ["GROUPED", "LLAMA3_SPLIT"])
+def test_a_regex_that_cuts_otherwise_is_found(monkeypatch, name):
+    real = fast.LLAMA3_SPLIT
+    monkeypatch.setattr(proof, name, getattr(fast, name).replace(r"\s+(?!\S)|", ""))
+    if name == "LLAMA3_SPLIT":
+        cut = proof._cut
+        monkeypatch.setattr(proof, "_cut", lambda _, *rest: cut(real, *rest))
+        monkeypatch.setattr(proof, "_one_piece_each", lambda *_: True)
+        monkeypatch.setattr(proof, "_taken_alone", lambda *_: True)
+    engine = proof._Tiktoken() if name == "GROUPED" else proof._Regex()
+    assert proof._compared(engine, CHARACTERS) == (
+        "the regex engines cut '\\t\\t\\t\\t!' differently"
+    )

@@ -13,7 +13,7 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from pipeline.chat import Encoder, chat_format, proven_fast
+from pipeline.chat import Backend, Encoder, chat_format, fastest
 from pipeline.data.read.chunks import Chunk
 from pipeline.data.work.parts import Part, write_part
 from pipeline.data.work.worker import Task, Worker
@@ -29,15 +29,14 @@ class Setup:
 
     tokenizer_json: Path
     chat_format: str
-    fast: bool = False
-    """Whether tiktoken was proven equal on this tokenizer."""
+    backend: Backend = "tokenizers"
 
     def encoder(self) -> Encoder:
-        return Encoder(self.tokenizer_json, chat_format(self.chat_format), fast=self.fast)
+        return Encoder(self.tokenizer_json, chat_format(self.chat_format), backend=self.backend)
 
     def proven(self) -> "Setup":
-        """With the faster encoder, where that one gives the same ids."""
-        return replace(self, fast=bool(proven_fast(self.tokenizer_json)))
+        """With the fastest encoder that is proven to give the same ids."""
+        return replace(self, backend=fastest(self.tokenizer_json).backend)
 
 
 @dataclass(frozen=True)
