@@ -33,7 +33,7 @@ lint: setup ## ruff, mypy, the layers
 	$(BIN)/lint-imports --no-logo
 
 fast: setup ## Tests without a model
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n auto
 
 e2e: setup ollama ## Tests with the real Unsloth, llama.cpp and Ollama
 	$(BIN)/pytest -q -m e2e

@@ -47,12 +47,15 @@ class Work:
 def prepare(work: Work) -> Manifest:
     """The rows, and a picture of them beside the stage."""
     from pipeline.data import prepare as stage
-    from pipeline.report import draw_data
+    from pipeline.report import draw_data, picture_of_data
 
     with work.run.lock():
         work.keep()
+        before = _manifest(work.run, "data")
         made = stage(work.recipe, work.run, work.emit, force=work.force, accept=work.accept)
-        draw_data(work.run)
+        # the same manifest holds the same statistics
+        if made != before or not picture_of_data(work.run).exists():
+            draw_data(work.run)
         return made
 
 
@@ -229,6 +232,14 @@ def _obeys(manifest: Manifest, work: Work) -> bool:
     recipe = work.recipe.model_dump(mode="json")
     asked = {key: value for key, value in manifest.section.items() if key in recipe}
     return all(recipe[key] == value for key, value in asked.items())
+
+
+def _manifest(run: Run, stage: Stage) -> Manifest | None:
+    """What the stage left, if it can be read."""
+    try:
+        return run.manifest(stage)
+    except ChangedInput:
+        return None
 
 
 def _encoder(work: Work) -> Encoder:

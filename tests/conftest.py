@@ -1,12 +1,19 @@
 """Fixtures that several rooms' tests share."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from pipeline.engines.ollama import OllamaServer
 from tests.support.ollama import running_ollama
+
+# a busy machine must not fail a property by its speed
+settings.register_profile("quick", deadline=None, max_examples=30)
+settings.register_profile("thorough", deadline=None, derandomize=True)
+settings.load_profile("thorough" if os.environ.get("CI") else "quick")
 
 
 @pytest.fixture(scope="session")

@@ -266,3 +266,15 @@ def test_no_formula_refutes_itself(parts: list[str]) -> None:
 @settings(max_examples=100, deadline=None)
 def test_integers_refute_each_other_unless_they_are_equal(one: int, other: int) -> None:
     assert refutes(f"\\boxed{{{one}}}", f"{other}") is (one != other)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        ("\\boxed{33.3\\%}", "1/3"),
+        ("\\boxed{66.67\\%}", "2/3"),
+        ("\\boxed{1.67 \\text{ hours}}", "100"),
+    ],
+)
+def test_a_rounded_value_in_another_unit_is_not_refuted(answer: str, reference: str) -> None:
+    assert not refutes(answer, reference)

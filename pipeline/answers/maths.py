@@ -13,8 +13,9 @@ from typing import Any
 
 LARGEST_EXPONENT = 10**7
 """Of a number, as the text's exponents multiply to at most: 9^{9^9} takes sympy all memory."""
-SECONDS = 2
-"""For each step of math-verify, which keeps it by SIGALRM: on a process's main thread only."""
+SECONDS = 30
+"""For each step of math-verify, which keeps it by SIGALRM, on a process's main thread only. What is
+let through takes a tenth of a second: a verdict must not depend on how busy the machine is."""
 ROUNDING = 0.02
 """Relative difference up to which an inexact value may be the other one, rounded."""
 

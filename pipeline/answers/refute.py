@@ -74,7 +74,15 @@ def _numbers_apart(one: Term, other: Term) -> bool:
     if one.unit == other.unit:
         return a != b
     # between two units nothing is known; beside a bare number a sign may be in the words
-    return not (one.unit and other.unit) and (small == 0 or large / small not in CONVERSIONS)
+    return not (one.unit and other.unit) and (small == 0 or not _converts(one, other))
+
+
+def _converts(one: Term, other: Term) -> bool:
+    """One may be the other in another unit, rounded where either has decimals."""
+    assert one.value is not None and other.value is not None
+    small, large = sorted((abs(one.value), abs(other.value)))
+    open_ = Fraction(ROUNDING) if one.decimals or other.decimals else Fraction(0)
+    return any(abs(large / small / ratio - 1) <= open_ for ratio in CONVERSIONS)
 
 
 def _place(term: Term) -> Fraction:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,6 +38,7 @@ def prepare(
       pipe prepare --show 3
     """
     from pipeline import workflow
+    from pipeline.report import picture_of_data
 
     work = open_work(**options, force=force, accept=accept)
     if dry_run:
@@ -46,7 +48,7 @@ def prepare(
         return _show_rows(workflow.examples(work, show), as_json)
     finished(manifest, as_json, work.run.folder("data"))
     if not as_json:
-        click.echo(f"{work.run.root / 'data.svg'}: the rows in a picture")
+        click.echo(f"{picture_of_data(work.run)}: the rows in a picture")
 
 
 def _show_expected(work: Work, as_json: bool) -> None:
@@ -72,7 +74,7 @@ def _show_expected(work: Work, as_json: bool) -> None:
             click.secho(f"      {each.problem}", fg="yellow")
     known = [each.tokens for each in found if each.tokens]
     if len(known) == len(found):
-        click.echo(f"  in all about {sum(known):,} tokens, before filters and duplicates")
+        click.echo(f"  in all about {sum(known):,} tokens, before duplicates are dropped")
 
 
 def _rows(each: Any) -> str:
@@ -93,7 +95,15 @@ def _show_rows(rows: list[Any], as_json: bool) -> None:
     for row in rows:
         title = f"{row.id} ({row.source}): {row.tokens} tokens, {row.supervised} supervised"
         click.secho(title, bold=True)
-        click.secho(row.prompt, dim=True)
+        click.secho(_harmless(row.prompt), dim=True)
         click.echo("-------- supervised:")
-        click.secho(row.target, fg="green")
+        click.secho(_harmless(row.target), fg="green")
         click.echo("-------- end")
+
+
+def _harmless(text: str) -> str:
+    """A dataset's text must not drive the terminal."""
+    return "".join(
+        char if char in "\n\t" or unicodedata.category(char) != "Cc" else repr(char)[1:-1]
+        for char in text
+    )

@@ -1,7 +1,6 @@
 """What prepare would read, before it does: licences, rows, tokens."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from pipeline.chat import Encoder
 from pipeline.data.read.columns import settle_columns
@@ -20,18 +19,19 @@ class Expected:
     dataset: str
     config: str | None
     split: str | None
-    licence: str | None
+    licence: str | None = None
     """None where nobody has said."""
-    duties: tuple[str, ...]
+    duties: tuple[str, ...] = ()
     """What a model trained on it must keep to."""
-    rows: int | None
+    rows: int | None = None
     """Records that would be read."""
-    tokens_per_row: float | None
-    """Mean over the first rows that hold."""
-    tokens: int | None
-    columns: str | None
+    tokens_per_row: float | None = None
+    """Mean over the first rows that pass the filters."""
+    tokens: int | None = None
+    """In all, as many rows passing as of the first ones."""
+    columns: str | None = None
     """How its columns are known: recipe, registry, known columns or detected."""
-    problem: str | None
+    problem: str | None = None
     """What stands in the way, with the next step."""
 
 
@@ -42,41 +42,38 @@ def expected(recipe: Recipe, encoder: Encoder, *, accept: bool) -> list[Expected
 
 
 def _expected(recipe: Recipe, source: Source, encoder: Encoder, accept: bool) -> Expected:
-    known = None if is_local(source.dataset) else registered(source)
-    place = None if is_local(source.dataset) else place_of(source)
-    facts: dict[str, Any] = {
-        "dataset": source.dataset,
-        "config": place.config if place else None,
-        "split": place.split if place else None,
-        "licence": known.licence if known else None,
-        "duties": tuple(known.duties) if known else (),
-    }
-    rows, tokens, columns, problem = known.rows if known else None, None, None, None
+    found = Expected(source.dataset, source.config, source.split)
     try:
+        if not is_local(source.dataset):
+            found = _named(found, source)
         opened = open_source(source)
-        rows = opened.total()
-        columns, tokens = _sampled(recipe, opened, encoder, accept)
+        found = replace(found, rows=opened.total())
+        return _sampled(found, recipe, opened, encoder, accept)
     except PipeError as error:
-        problem = str(error)
-    if rows is not None and source.limit:
-        rows = min(rows, source.limit)
-    return Expected(
-        **facts,
-        rows=rows,
-        tokens_per_row=tokens,
-        tokens=round(tokens * rows) if tokens and rows else None,
-        columns=columns,
-        problem=problem,
-    )
+        return replace(found, problem=str(error))
+
+
+def _named(found: Expected, source: Source) -> Expected:
+    """With what the registry knows."""
+    place, known = place_of(source), registered(source)
+    found = replace(found, config=place.config, split=place.split)
+    if known is None:
+        return found
+    rows = min(known.rows, source.limit or known.rows) if known.rows else None
+    return replace(found, licence=known.licence, duties=tuple(known.duties), rows=rows)
 
 
 def _sampled(
-    recipe: Recipe, opened: Opened, encoder: Encoder, accept: bool
-) -> tuple[str, float | None]:
-    """How the columns are known, and the mean length of the first rows' examples."""
+    found: Expected, recipe: Recipe, opened: Opened, encoder: Encoder, accept: bool
+) -> Expected:
+    """With how the columns are known, and the tokens that the first records let expect."""
     head = opened.head()
     settled = settle_columns(opened.source, head, accept=accept)
     task = task_of(recipe, opened.source, settled, 0, is_test=False)
-    worker = Worker(encoder, task)
-    lengths = worker.lengths([(f"row {n}", record) for n, record in enumerate(head, 1)])
-    return settled.origin, round(sum(lengths) / len(lengths), 1) if lengths else None
+    records = [(f"row {n}", record) for n, record in enumerate(head, 1)]
+    lengths = Worker(encoder, task).lengths(records)
+    found = replace(found, columns=settled.origin)
+    if not lengths:
+        return found
+    tokens = None if found.rows is None else round(found.rows * sum(lengths) / len(head))
+    return replace(found, tokens_per_row=round(sum(lengths) / len(lengths), 1), tokens=tokens)

@@ -12,7 +12,7 @@ from pipeline.data.choose.compare import select
 from pipeline.data.choose.selection import Selection
 from pipeline.data.read.benchmarks import HeldOut, open_benchmark
 from pipeline.data.read.sources import Opened, open_source
-from pipeline.data.work.gather import Gathered, Gatherer, table
+from pipeline.data.work.gather import DECIDING, Gathered, Gatherer, table
 from pipeline.data.work.pool import Setup
 from pipeline.data.work.worker import Split
 from pipeline.data.write.finish import write_rows
@@ -28,7 +28,7 @@ PARTS = ".data.parts"
 
 
 @dataclass(frozen=True)
-class Work:
+class Inputs:
     """Everything that the result depends on, settled before a row is read."""
 
     recipe: Recipe
@@ -52,11 +52,12 @@ def prepare(
     intended = plan(work)
     if not force and run.is_done(intended):
         emit(Note("data is up to date"))
+        shutil.rmtree(run.root / PARTS, ignore_errors=True)
         return run.manifest("data") or intended
     parts = run.root / PARTS
     setup = Setup(work.base.folder / "tokenizer.json", recipe.chat.format)
-    sources = Gatherer(recipe, setup, parts, emit).gather(work.train, work.test, accept=accept)
     questions = [question for each in work.benchmarks for question in each.questions()]
+    sources = Gatherer(recipe, setup, parts, emit).gather(work.train, work.test, accept=accept)
     selection = select(sources, recipe, questions, parts)
     for source in sources:
         _check_loss(source, selection)
@@ -72,12 +73,12 @@ def prepare(
     return run.manifest("data") or intended
 
 
-def settle(recipe: Recipe, last: Manifest | None = None) -> Work:
+def settle(recipe: Recipe, last: Manifest | None = None) -> Inputs:
     """Open the base and every source; a hub name unpinned in the recipe keeps `last`'s commit."""
     base = open_base(recipe.model, revision=_base_revision(recipe, last), weights=False)
     known = _revisions(last)
     data = recipe.data
-    return Work(
+    return Inputs(
         recipe,
         base,
         tuple(open_source(each, known.get(_asked(each))) for each in data.sources),
@@ -86,7 +87,7 @@ def settle(recipe: Recipe, last: Manifest | None = None) -> Work:
     )
 
 
-def plan(work: Work) -> Manifest:
+def plan(work: Inputs) -> Manifest:
     """The manifest of this work before it is done: no outputs and no counts yet."""
     recipe = work.recipe
     inputs = work.base.tokenizer_entries()
@@ -106,9 +107,7 @@ def plan(work: Work) -> Manifest:
         inputs=inputs,
         chat_format=chat_format(recipe.chat.format).fingerprint(),
         seed=recipe.seed,
-        versions=versions_of(
-            "datasets", "datasketch", "huggingface_hub", "math-verify", "pyarrow", "tokenizers"
-        ),
+        versions=versions_of(*DECIDING, "datasets", "huggingface_hub", "pyarrow"),
         facts={
             "base": {"name": work.base.name, "revision": work.base.revision},
             "sources": [opened.facts() for opened in work.train],
@@ -129,10 +128,10 @@ def _facts(intended: Manifest, sources: Sequence[Gathered], selection: Selection
         }
         for each in sources
     ]
-    tests = [fact for fact, each in zip(read, sources, strict=True) if each.task.is_test]
+    kinds = [each.task.is_test for each in sources]
     return dict(intended.facts) | {
-        "sources": [fact for fact in read if fact not in tests],
-        "test": tests[0] if tests else None,
+        "sources": [fact for fact, is_test in zip(read, kinds, strict=True) if not is_test],
+        "test": read[-1] if any(kinds) else None,
     }
 
 
@@ -150,7 +149,7 @@ def _check_loss(source: Gathered, selection: Selection) -> None:
         f"{count} of {records} rows of {name} are rejected: "
         f"{table(rejects, selection.first(source))}.",
         f"{_CURES.get(commonest, 'Look at the rows named, or take another source or config.')} "
-        "To allow it: data.sources.N.max_loss. The work so far is kept.",
+        "To allow it: max_loss of that source. The work so far is kept.",
     )
 
 

@@ -71,8 +71,8 @@ class Columns(Section):
             raise ValueError("name the reply's column: `reply`, `answer`, or `candidates`")
         if self.reasoning and not self.answer:
             raise ValueError("`reasoning` needs `answer`")
-        if self.prompt is not None and "{question}" not in self.prompt:
-            raise ValueError("`prompt` must hold {question}")
+        if self.prompt is not None and self.prompt.count("{question}") != 1:
+            raise ValueError("`prompt` must hold {question} once")
         return self
 
 
@@ -107,10 +107,10 @@ class Source(Section):
     """None takes the registry's; `pipe prepare --yes` takes what is found in the rows."""
     filters: Filters | None = None
     """None takes data.filters."""
-    weight: float | None = Field(None, gt=0)
+    weight: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Its share of the mixture against the other weights; rows beyond it are left out."""
     seed: int | None = Field(None, ge=0)
-    """Draws the rows that a weight leaves out, and the split; None takes the recipe's."""
+    """Draws the rows that a weight takes; None takes the recipe's."""
     max_loss: float = Field(0.5, ge=0, le=1)
     """The share of its rows that may be dropped; beyond it prepare stops and says why."""
 

@@ -9,12 +9,15 @@ from typing import Any
 from pipeline.run import Run
 from pipeline.run.files import write_text
 
-NAME = "data.svg"
-
 _KEPT, _DROPPED = "#3b6fd4", "#b9bec9"
 _COLOURS = ("#d1495b", "#edae49", "#8d6cab", "#66a182", "#2e4057", "#c97b4a", "#7a9e9f", "#9c3848")
 _NAMED = len(_COLOURS)
 """Reasons with a colour of their own; the rest are taken together."""
+
+
+def picture_of_data(run: Run) -> Path:
+    """Where `draw_data` leaves it."""
+    return run.root / "data.svg"
 
 
 def draw_data(run: Run) -> Path:
@@ -38,7 +41,7 @@ def draw_data(run: Run) -> Path:
         _draw_fates(fates, stats["sources"])
         text = StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
-    path = run.root / NAME
+    path = picture_of_data(run)
     write_text(path, text.getvalue())
     return path
 
@@ -88,7 +91,7 @@ def _draw_fates(axes: Any, sources: list[dict[str, Any]]) -> None:
         shown = f"{label.replace('_', ' ')} {sum(counts):,}"
         axes.barh(range(len(sources)), counts, left=begun, color=colour, label=shown, height=0.7)
         begun = [start + count for start, count in zip(begun, counts, strict=True)]
-    axes.set_yticks(range(len(sources)), [_short(source["dataset"]) for source in sources])
+    axes.set_yticks(range(len(sources)), [_short(source) for source in sources])
     axes.invert_yaxis()
     axes.set_xlabel("records")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
@@ -103,5 +106,6 @@ def _tokens(count: int) -> str:
     return f"{count // 1024}k" if count >= 1024 and count % 1024 == 0 else str(count)
 
 
-def _short(dataset: str) -> str:
-    return dataset if len(dataset) <= 28 else f"…{dataset[-27:]}"
+def _short(source: dict[str, Any]) -> str:
+    name = " ".join(part for part in (source["dataset"], source["config"]) if part)
+    return name if len(name) <= 28 else f"…{name[-27:]}"

@@ -71,6 +71,68 @@ def test_training_rows_with_a_question_of_the_test_file_are_dropped(base, tmp_pa
     assert "line 2" in [row["where"] for row in rows_of(run, "rejects")]
 
 
+def test_a_test_question_with_many_replies_is_still_kept_out(base, tmp_path):
+    replies = [f"<think>\nWay {n}.\n</think>\n\nIt is 2." for n in range(12)]
+    test = write_rows(
+        tmp_path / "test.jsonl", [long(1, reannotated_assistant_content=r) for r in replies]
+    )
+    longer = record(2, problem=LONG.format(n=1, m=10) + " Answer soon.")
+    train = write_rows(tmp_path / "train.jsonl", [longer, *[record(n) for n in range(20, 30)]])
+    recipe = recipe_of(
+        base, train, test={"dataset": str(test)}, dedupe={"questions": "keep"}, **ALL
+    )
+    run = prepared(tmp_path / "run", recipe)
+    (reject,) = rows_of(run, "rejects")
+    assert (reject["reason"], reject["where"]) == ("contaminated", "line 1")
+    assert len(rows_of(run, "test")) == 12
+
+
+def test_one_file_for_training_and_test_is_told_apart(base, tmp_path):
+    path = write_rows(tmp_path / "rows.jsonl", [record(n) for n in range(200)])
+    recipe = recipe_of(
+        base, {"dataset": str(path), "limit": 200}, test={"dataset": str(path), "limit": 100}, **ALL
+    )
+    run = prepared(tmp_path / "run", recipe)
+    facts = json.loads((run.folder("data") / "manifest.json").read_text())["facts"]
+    assert [fact["rows"] for fact in (*facts["sources"], facts["test"])] == [100, 100]
+    events = []
+    prepared(tmp_path / "run", recipe, events.append)
+    assert events == [Note("data is up to date")]
+
+
+def test_a_date_that_python_cannot_hold_is_a_reject(base, tmp_path):
+    import numpy as np
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = pa.Table.from_pylist([record(n) for n in range(20)])
+    times = np.array([2**60] + [0] * 19, "datetime64[us]")
+    parquet.write_table(table.append_column("when", pa.array(times)), tmp_path / "rows.parquet")
+    run = prepared(tmp_path / "run", recipe_of(base, tmp_path / "rows.parquet", **ALL))
+    (reject,) = rows_of(run, "rejects")
+    assert (reject["reason"], reject["where"]) == ("malformed_record", "row 1")
+
+
+@pytest.mark.parametrize("flag", ["0", "no", False])
+def test_a_row_that_its_dataset_calls_wrong_is_dropped(base, tmp_path, flag):
+    columns = {"question": "q", "answer": "a", "correct": ["ok"]}
+    rows = [{"q": f"{n}?", "a": "b", "ok": "1"} for n in range(10)] + [
+        {"q": "x?", "a": "b", "ok": flag}
+    ]
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    run = prepared(tmp_path / "r", recipe_of(base, {"dataset": str(path), "columns": columns}))
+    assert reasons(run) == {"incorrect": 1}
+
+
+def test_a_prompt_around_all_questions_makes_none_alike(base, tmp_path):
+    prompt = "Read the following text with care and say what it is about, please: {question}"
+    columns = {"question": "q", "answer": "a", "prompt": prompt}
+    rows = [{"q": f"Text {n}", "a": "b"} for n in range(30)]
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    recipe = recipe_of(base, {"dataset": str(path), "columns": columns}, **ALL)
+    assert reasons(prepared(tmp_path / "run", recipe)) == {}
+
+
 def test_training_rows_that_share_eight_words_with_a_benchmark_are_dropped(base, tmp_path):
     path = write_rows(tmp_path / "rows.jsonl", [long(4), *[record(n) for n in range(30)]])
     benchmark = tmp_path / "bench.jsonl"
@@ -166,7 +228,7 @@ def test_loss_beyond_what_is_allowed_stops_and_keeps_the_work(base, tmp_path):
     assert error.value.message == (
         f"6 of 8 rows of {path} are rejected: no_reasoning 6 (first: line 1)."
     )
-    assert "data.sources.N.max_loss" in error.value.hint
+    assert "max_loss of that source" in error.value.hint
     events = []
     allowed = {"dataset": str(path), "max_loss": 0.8}
     prepared(run.root, recipe_of(base, allowed, **ALL), events.append)

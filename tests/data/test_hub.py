@@ -107,8 +107,8 @@ def write_dataset(folder):
     return folder
 
 
-def write_large(folder):
-    """8 files of 10 row groups of 100 rows, about 10 MB that does not compress."""
+def write_large(folder, group=100):
+    """8 files of 1,000 rows in row groups, about 10 MB that does not compress."""
     import random
 
     import pyarrow as pa
@@ -125,7 +125,7 @@ def write_large(folder):
             for n in range(1000)
         ]
         table = pa.Table.from_pylist(rows)
-        parquet.write_table(table, folder / f"train-{shard}.parquet", row_group_size=100)
+        parquet.write_table(table, folder / f"train-{shard}.parquet", row_group_size=group)
     return folder
 
 
@@ -264,12 +264,14 @@ def test_a_gated_dataset_says_how_to_get_in(session):
     )
 
 
+@pytest.mark.e2e
 def test_a_hub_that_does_not_answer(tmp_path):
     ((message, hint),) = ask(tmp_path, "http://127.0.0.1:9", job(tmp_path))
     assert message.startswith(f"The dataset {NAME} cannot be fetched: ")
     assert hint.startswith("Check the network and run it again")
 
 
+@pytest.mark.e2e
 def test_open_base_takes_a_snapshot_from_the_hub(tmp_path):
     name = "some/tiny-llama"
     folder = write_base(tmp_path / "repository")
@@ -320,6 +322,34 @@ def test_an_interrupted_download_goes_on_in_the_stream(tmp_path):
     for name in ("train.jsonl", "stats.json", "encoded/train.arrow", "manifest.json"):
         made = [(tmp_path / run / "data" / name).read_bytes() for run in ("a", "run")]
         assert made[0] == made[1]
+
+
+@pytest.mark.e2e
+def test_a_stream_resumed_again_and_again_loses_no_row(tmp_path):
+    """Chunks of 100 over row groups of 130: the library's own state would pass over rows."""
+    large = write_large(tmp_path / "large", group=130)
+    stops = [3, 1, 1, 2, 1]
+    jobs = [job(tmp_path, parts=parts, **HALF) for parts in stops]
+    with HubServer({("dataset", LARGE): large}).running() as hub:
+        whole, *_ = ask(tmp_path, hub.url, job(tmp_path, run="a", **HALF))
+        for each in jobs:
+            assert ask(tmp_path, hub.url, each) == ["interrupted"]
+        (again,) = ask(tmp_path, hub.url, job(tmp_path, **HALF))
+    assert again["notes"] == [f"{LARGE}: goes on after 800 records prepared before."]
+    assert again["counts"] == whole["counts"]
+    made = [(tmp_path / run / "data" / "train.jsonl").read_bytes() for run in ("a", "run")]
+    assert made[0] == made[1]
+
+
+@pytest.mark.e2e
+def test_a_malformed_line_on_the_hub_says_how_to_go_on(tmp_path):
+    folder = write_lines(tmp_path / "lines")
+    with (folder / "train.jsonl").open("a") as file:
+        file.write('{"id": 3, "problem": \n')
+    with HubServer({("dataset", LINES): folder}).running() as hub:
+        ((message, hint),) = ask(tmp_path, hub.url, job(tmp_path, dataset=LINES))
+    assert message.startswith(f"The dataset {LINES} cannot be read as a table: ")
+    assert hint.startswith("Download one of its .jsonl or .parquet files")
 
 
 @pytest.mark.e2e

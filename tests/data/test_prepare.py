@@ -93,11 +93,12 @@ def test_stats_of_a_single_row(base, tmp_path):
     edges = [0, 64, 128, 256, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 32768]
     lengths = {
         "edges": edges,
-        "rows": [int(low <= n < high) for low, high in pairwise([*edges, 10**9])],
+        "rows": [int(low < n <= high) for low, high in pairwise([*edges, 10**9])],
         "longer_than": {"2048": 0.0, "4096": 0.0, "8192": 0.0, "16384": 0.0},
     }
     source = {
         "dataset": str(rows),
+        "config": None,
         "records": 1,
         "rows": 1,
         "left_out": 0,
@@ -111,7 +112,7 @@ def test_stats_of_a_single_row(base, tmp_path):
         "rejects": {},
         "sources": [source],
         "tokens": {"train": spread, "eval": None, "test": None},
-        "supervised_tokens": {"train": n - example.target_start},
+        "supervised_tokens": {"train": n - example.target_start, "eval": 0},
         "lengths": lengths,
         "decontamination": {
             "benchmark_questions": 0,
@@ -381,3 +382,93 @@ def test_importing_the_room_loads_nothing_heavy():
     code = f"import sys, pipeline.data; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+BAD_REPLIES = {
+    "no_reasoning": "It is 2.",
+    "unclosed_block": "<think>\nhm. It is 2.",
+    "unopened_block": "hm.\n</think>\n\nIt is 2.",
+    "several_blocks": "<think>\na <think>b</think>\n</think>\n\nIt is 2.",
+    "empty_reasoning": "<think>\n \n</think>\n\nIt is 2.",
+    "empty_answer": "<think>\nhm\n</think>\n\n",
+    "text_before_reasoning": "Well. <think>\nhm\n</think>\n\nIt is 2.",
+}
+BAD_RECORDS = {
+    "missing_column": {"id": "a", "problem": "Why?"},
+    "malformed_record": b'{"id": NaN,,}',
+    "bad_encoding": {"problem": "a\0b"},
+    "not_text": {"problem": float("nan")},
+    "empty_question": {"problem": " \n"},
+    "too_long": {"problem": "word " * 1_000_000},
+}
+
+
+def test_every_malformed_row_is_a_counted_reject_with_its_place(base, tmp_path):
+    replies = [
+        (reason, record(n, reannotated_assistant_content=reply))
+        for n, (reason, reply) in enumerate(BAD_REPLIES.items())
+    ]
+    whole = {"malformed_record", "missing_column"}
+    records = [
+        (reason, given if reason in whole else record(50, **given))
+        for reason, given in BAD_RECORDS.items()
+    ]
+    types = [("not_text", record(60, problem=value)) for value in (None, 3, True, [], {}, ["a"])]
+    surrogates = [("bad_encoding", record(70, problem="\ud800")), ("bad_encoding", b'"\xff"')]
+    bad = [*replies, *records, *types, *surrogates]
+    good = [record(n) for n in range(100, 130)]
+    path = write_rows(tmp_path / "rows.jsonl", [*[given for _, given in bad], *good])
+    run = Run(tmp_path / "run")
+    recipe = recipe_of(base, path, eval_share=0, test_share=0)
+    manifest = prepare(recipe, run, silent)
+    rejects = list(read_jsonl(run.folder("data") / "rejects.jsonl"))
+    assert [(r["where"], r["reason"]) for r in rejects] == [
+        (f"line {number}", reason) for number, (reason, _) in enumerate(bad, 1)
+    ]
+    assert manifest.counts == {"train": 30, "eval": 0, "test": 0, "rejects": len(bad)}
+
+
+WHOLE = "<think>\nhm\n</think>\n\nIt is 2."
+MESSAGES = {
+    "not_one_exchange": [
+        [],
+        [{"role": "user", "content": "Why?"}],
+        [{"role": "user", "content": "Why?"}, *[{"role": "assistant", "content": "So."}] * 2],
+    ],
+    "not_text": [
+        None,
+        "text",
+        [None],
+        [{"role": "user", "content": None}, {"role": "assistant", "content": WHOLE}],
+        [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": {}}],
+    ],
+}
+
+
+def test_every_malformed_chat_is_a_counted_reject(base, tmp_path):
+    bad = [(reason, chat) for reason, chats in MESSAGES.items() for chat in chats]
+    good = [
+        [
+            {"role": "user", "content": f"{n} + 1?"},
+            {"role": "assistant", "content": f"<think>\nsum\n</think>\n\nIt is {n + 1}."},
+        ]
+        for n in range(30)
+    ]
+    chats = [*[chat for _, chat in bad], *good]
+    path = write_rows(tmp_path / "rows.jsonl", [{"reannotated_messages": chat} for chat in chats])
+    run = Run(tmp_path / "run")
+    prepare(recipe_of(base, path), run, silent)
+    rejects = list(read_jsonl(run.folder("data") / "rejects.jsonl"))
+    assert [(r["where"], r["reason"]) for r in rejects] == [
+        (f"line {number}", reason) for number, (reason, _) in enumerate(bad, 1)
+    ]
+
+
+def test_odd_but_sound_text_is_kept_as_it_is(base, tmp_path):
+    texts = ["e\u0301 and é", "\u202bשלום\u202c", "👩\u200d🚀", "a\r\nb"]
+    rows = [record(n, problem=text) for n, text in enumerate(texts)]
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    run = Run(tmp_path / "run")
+    prepare(recipe_of(base, path, eval_share=0, test_share=0), run, silent)
+    kept = [row["question"] for row in read_jsonl(run.folder("data") / "train.jsonl")]
+    assert kept == ["e\u0301 and é", "\u202bשלום\u202c", "👩\u200d🚀", "a\nb"]

@@ -153,9 +153,9 @@ def test_alpaca_has_a_second_part_of_the_question(second, question):
 
 
 def test_the_prompt_goes_around_the_question_by_plain_replacement():
-    columns = Columns(question="q", answer="a", prompt="{question}\n{x} {0}? {question} ")
+    columns = Columns(question="q", answer="a", prompt="{x} {question}\n{0}? ")
     row = of(columns, {"q": " %s \\1 {question} ", "a": "4"})
-    assert row.question == "%s \\1 {question}\n{x} {0}? %s \\1 {question}"
+    assert row.question == "{x} %s \\1 {question}\n{0}?"
 
 
 def test_a_classification_trains_the_label_and_is_scored_by_it():

@@ -1,6 +1,6 @@
 """Phase two: all rows against each other and against held-out questions; then the weights.
 
-In memory it takes some 200 bytes a row at its peak (measured: benchmarks/prepare_memory.json); the
+In memory it takes some 220 bytes a row at its peak (benchmarks/prepare_memory.json); the
 signatures lie in a mapped file (512 bytes a row) and the grams stay in the parts.
 """
 
@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.choose.contamination import BenchmarkGuard, HeldOutGuard
-from pipeline.data.choose.duplicates import REASONS, TRAIN, Rows, decide
+from pipeline.data.choose.duplicates import REASONS, TRAIN, Rows, decide, first_equal
 from pipeline.data.choose.mixture import chosen, drawn
 from pipeline.data.choose.selection import KEPT, LEFT_OUT, Codes, Selection
 from pipeline.data.work.fingerprints import PERMUTATIONS
 from pipeline.data.work.gather import Gathered
-from pipeline.data.work.parts import Opened
+from pipeline.data.work.parts import OpenPart
 from pipeline.recipe import Recipe
 
 _CONTAMINATED = REASONS.index("contaminated")
@@ -81,7 +81,7 @@ def _read(parts: Sequence[Path], signatures: Path) -> _Columns:
     found: dict[str, list[NDArray[np.generic]]] = {name: [] for name in (*kinds, "tokens")}
     with signatures.open("wb") as file:
         for path in parts:
-            with Opened(path) as part:
+            with OpenPart(path) as part:
                 for name, kind in kinds.items():
                     found[name].append(part.numbers(name, kind).copy())
                 _, offsets = part.lists("input_ids", "int32")
@@ -113,9 +113,11 @@ def _decontaminate(
 ) -> dict[str, int]:
     """Mark the rows that hold a held-out question; the figures of it."""
     benchmarks = BenchmarkGuard(questions)
-    held_out = _held_out(parts, rows, codes)
+    # a question with many replies counts once, or it would look like a common phrase
+    once = (codes == KEPT) & (first_equal(rows.question_keys, rows.order()) < 0)
+    held_out = _held_out(parts, rows, once)
     for place, grams, offsets in _grams(parts):
-        held_out.count(grams, offsets, codes[place] == KEPT)
+        held_out.count(grams, offsets, once[place])
     hits = {"by_benchmarks": 0, "by_own_questions": 0}
     for place, grams, offsets in _grams(parts):
         splits, here = rows.splits[place], codes[place]
@@ -135,11 +137,11 @@ def _decontaminate(
     }
 
 
-def _held_out(parts: Sequence[Path], rows: Rows, codes: Codes) -> HeldOutGuard:
+def _held_out(parts: Sequence[Path], rows: Rows, once: NDArray[np.bool_]) -> HeldOutGuard:
     """The grams of the rows that are held out from another split."""
     held, lengths, splits = [np.empty(0, "uint64")], [], []
     for place, grams, offsets in _grams(parts):
-        for row in np.flatnonzero((rows.splits[place] != TRAIN) & (codes[place] == KEPT)):
+        for row in np.flatnonzero((rows.splits[place] != TRAIN) & once[place]):
             held.append(grams[offsets[row] : offsets[row + 1]].copy())
             lengths.append(len(held[-1]))
             splits.append(rows.splits[place][row])
@@ -153,7 +155,7 @@ def _grams(
     """Part by part: which rows these are, their grams and offsets."""
     begun = 0
     for path in parts:
-        with Opened(path) as part:
+        with OpenPart(path) as part:
             grams, offsets = part.lists("grams", "uint64")
             yield slice(begun, begun + len(part)), grams, offsets
             begun += len(part)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.work.gather import Gathered
-from pipeline.data.work.parts import Opened
+from pipeline.data.work.parts import OpenPart
 from pipeline.data.work.worker import SPLITS, Split
 
 Codes = NDArray[np.uint8]
@@ -86,7 +86,7 @@ class Selection:
 
 def _place(source: Gathered, row: int) -> str:
     for path in source.parts:
-        with Opened(path) as part:
+        with OpenPart(path) as part:
             if row < len(part):
                 return part.texts("where")[row].decode()
             row -= len(part)

@@ -122,7 +122,7 @@ def _records(table: bytes) -> Iterator[Record]:
     rows = pyarrow.ipc.open_stream(table).read_all()
     try:
         yield from rows.to_pylist()
-    except UnicodeDecodeError:
+    except (ValueError, OverflowError):
         yield from (_record(rows, offset) for offset in range(rows.num_rows))
 
 
@@ -131,3 +131,5 @@ def _record(rows: Any, offset: int) -> Record:
         return dict(rows.slice(offset, 1).to_pylist()[0])
     except UnicodeDecodeError as error:
         return Unreadable("bad_encoding", str(error))
+    except (ValueError, OverflowError) as error:  # a date that Python cannot hold
+        return Unreadable("malformed_record", str(error))

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any, Literal
 
 from pipeline.data.read.chunks import CHUNK_ROWS, Chunk, chunks_of_batches
 from pipeline.errors import PipeError
 
+_BEGINNING: dict[str, Any] = {"rows": 0, "stream": None, "skip": 0}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -60,7 +62,7 @@ class Stream:
 
     def chunks(self, start: int, after: str | None, limit: int | None) -> Iterator[Chunk]:
         """Chunks from number `start` on; `after` as the chunk before it had it."""
-        state: dict[str, Any] = json.loads(after) if after else {"rows": 0, "stream": None}
+        state: dict[str, Any] = json.loads(after) if after else _BEGINNING
         with _explained(self._place):
             dataset = self._dataset.with_format("arrow")
             if state["stream"]:
@@ -68,9 +70,18 @@ class Stream:
             number, first = (start, state["rows"]) if state["stream"] else (0, 0)
             tables = dataset.iter(batch_size=CHUNK_ROWS)
             batches = (table.combine_chunks().to_batches()[0] for table in tables)
-            for chunk in chunks_of_batches(batches, limit, number, first):
+            # the stream's state is read anew from the second chunk on: datasets 4.8 counts the one
+            # that a resumed stream begins within twice, and would pass over rows
+            passed = islice(batches, state["skip"], None)
+            skip = state["skip"]
+            for chunk in chunks_of_batches(passed, limit, number, first):
+                skip, stream = (
+                    (skip + 1, state["stream"])
+                    if state["stream"] and chunk.number == number
+                    else (0, dataset.state_dict())
+                )
                 if chunk.number >= start:
-                    here = {"rows": chunk.first + len(chunk), "stream": dataset.state_dict()}
+                    here = {"rows": chunk.first + len(chunk), "stream": stream, "skip": skip}
                     yield replace(chunk, after=json.dumps(here))
 
     @cached_property
@@ -114,7 +125,8 @@ def _explained(place: Place) -> Iterator[None]:
 
     try:
         yield
-    # RuntimeError: a repository with a loading script; TypeError: a column of mixed types
+    # RuntimeError: a repository with a loading script; TypeError: a column of mixed types;
+    # Arrow's errors are ValueErrors
     except (httpx.HTTPError, OSError, ValueError, RuntimeError, TypeError) as error:
         raise _explain(place, error) from None
 
@@ -137,21 +149,32 @@ def _explain(place: Place, error: Exception) -> PipeError:
             f"HF_HUB_OFFLINE is set, and the dataset {name} is not in the hub's cache: {reason}",
             f"Fetch it where there is a network: hf download --repo-type dataset {name}",
         )
+    if _is_no_table(error):
+        return PipeError(
+            f"The dataset {name} cannot be read as a table: {reason}",
+            "Download one of its .jsonl or .parquet files and name that in data.sources: "
+            "there a bad line is a reject.",
+        )
     if _is_missing(error):
         return PipeError(
             f"The hub has no dataset {name} that you may read: {reason}",
             "Check data.sources (dataset, config, split, revision); a private one needs HF_TOKEN; "
             "a local file ends in .jsonl or .parquet.",
         )
-    if isinstance(error, RuntimeError | TypeError):
-        return PipeError(
-            f"The dataset {name} cannot be read as a table: {reason}",
-            "Download one of its .jsonl or .parquet files and name that in data.sources.",
-        )
     return PipeError(
         f"The dataset {name} cannot be fetched: {reason}",
         "Check the network and run it again: it goes on where it was.",
     )
+
+
+def _is_no_table(error: Exception) -> bool:
+    """A script, columns of mixed types, a malformed line."""
+    from datasets.exceptions import DatasetGenerationError
+    from datasets.table import CastError
+    from pyarrow import ArrowException
+
+    kinds = (ArrowException, CastError, DatasetGenerationError, UnicodeDecodeError)
+    return isinstance(error, (*kinds, RuntimeError, TypeError)) or "convert" in str(error)
 
 
 def _is_missing(error: Exception) -> bool:

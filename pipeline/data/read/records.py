@@ -15,7 +15,7 @@ _ROLES = {
     "assistant": "assistant",
     "gpt": "assistant",
 }
-_TRUE, _FALSE = {"yes", "true", "correct"}, {"no", "false", "incorrect"}
+_TRUE, _FALSE = {"yes", "true", "correct", "1"}, {"no", "false", "incorrect", "0"}
 
 
 def value_at(record: Record, path: str | None) -> Any:

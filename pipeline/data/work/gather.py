@@ -18,6 +18,12 @@ from pipeline.errors import PipeError
 from pipeline.recipe import Filters, Recipe, Source
 from pipeline.run import Emit, Note, Progress, versions_of
 
+DECIDING = (
+    "datasketch", "latex2sympy2_extended", "math-verify", "py3langid", "sympy", "tiktoken",
+    "tokenizers", "xxhash",
+)  # fmt: skip
+"""What decides over rows: parts that other versions made are not gone on from."""
+
 _EVERY = 0.5
 """Seconds between two Progress events."""
 
@@ -25,7 +31,7 @@ _HOPELESS = 1000
 """Records; a source that has given no row by then is stopped."""
 
 _KEPT_APART = Filters(repetition=False, correct=False, verify=False)
-"""A file of test questions is taken as it is, unless it brings filters of its own."""
+"""A file of test questions is held to its form and length alone, unless it brings filters."""
 
 
 @dataclass
@@ -98,7 +104,7 @@ class Gatherer:
             gathered.opened.source.limit,
             hashlib.sha256(self._setup.tokenizer_json.read_bytes()).hexdigest(),
             self._setup.chat_format,
-            versions_of("datasketch", "math-verify", "py3langid", "tiktoken", "tokenizers"),
+            versions_of(*DECIDING),
             _code(),
         ]
         text = json.dumps(content, sort_keys=True)
@@ -143,7 +149,8 @@ def task_of(
         columns=settled.columns,
         filters=source.filters or usual,
         max_seq_length=recipe.model.max_seq_length,
-        seed=recipe.seed if source.seed is None else source.seed,
+        seed=recipe.seed,
+        draw_seed=recipe.seed if source.seed is None else source.seed,
         is_test=is_test,
         eval_share=data.eval_share,
         test_share=0.0 if data.test else data.test_share,

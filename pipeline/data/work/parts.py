@@ -6,6 +6,7 @@ and renamed; its name holds the sha256 of its bytes, so that a torn one is not t
 
 import json
 from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ from pipeline.data.work.worker import SPLITS, Kept, Worked
 from pipeline.run.files import sha256_of
 from pipeline.run.rows import jsonl_line
 
+EDGES = (0, 64, 128, 256, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 32768)
+"""Tokens: a bin holds the lengths above its edge, up to the next one's; the last has no end."""
+
 _HASH = 16
 """Hex digits of the sha256 in a part's name."""
 
@@ -33,7 +37,8 @@ class Tally:
     rejects: Counter[str] = field(default_factory=Counter)
     first: Mapping[str, str] = field(default_factory=dict)
     """Reason -> where it was first met."""
-    too_long: tuple[int, ...] = ()
+    too_long: Counter[int] = field(default_factory=Counter)
+    """Rows dropped for their length, by bin of EDGES."""
     tokens: int = 0
 
     def __add__(self, later: "Tally") -> "Tally":
@@ -59,6 +64,11 @@ class Part:
     after: str | None
 
 
+def bin_of(length: int) -> int:
+    """The bin of EDGES that a length in tokens falls to."""
+    return max(0, bisect_left(EDGES, length) - 1)
+
+
 def write_part(folder: Path, number: int, worked: Worked, after: str | None) -> Part:
     """Write the chunk's part."""
     import pyarrow
@@ -73,6 +83,8 @@ def write_part(folder: Path, number: int, worked: Worked, after: str | None) -> 
         writer.write_batch(batch)
     content = sink.getvalue()
     name = f"{number:07}-{sha256(content).hexdigest()[:_HASH]}.arrow"
+    for other in folder.glob(f"{number:07}-*"):
+        other.unlink()
     hidden = folder / f".{name}"
     hidden.write_bytes(content)
     return Part(hidden.rename(folder / name), tally, after)
@@ -82,13 +94,13 @@ def find_part(folder: Path, number: int) -> Part | None:
     """The whole part of that number, where an earlier prepare left one."""
     for path in folder.glob(f"{number:07}-*.arrow"):
         if sha256_of(path)[:_HASH] == path.stem.partition("-")[2]:
-            with Opened(path) as part:
+            with OpenPart(path) as part:
                 return Part(path, part.tally, part.after)
         path.unlink()
     return None
 
 
-class Opened:
+class OpenPart:
     """A part's columns, mapped from disk; `with` it, and let no view outlive it."""
 
     def __init__(self, path: Path) -> None:
@@ -103,7 +115,7 @@ class Opened:
         self.after: str | None = facts["after"]
         self.rejects: bytes = metadata[b"rejects"]
 
-    def __enter__(self) -> "Opened":
+    def __enter__(self) -> "OpenPart":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -153,18 +165,18 @@ def _tally(worked: Worked) -> Tally:
         records=len(worked.kept) + len(worked.rejects),
         rejects=reasons,
         first=first,
-        too_long=worked.too_long,
+        too_long=Counter(bin_of(length) for length in worked.too_long),
         tokens=sum(len(kept.example.ids) for kept in worked.kept),
     )
 
 
 def _as_json(tally: Tally) -> dict[str, Any]:
-    return vars(tally) | {"rejects": dict(tally.rejects)}
+    return vars(tally) | {"rejects": dict(tally.rejects), "too_long": dict(tally.too_long)}
 
 
 def _of_json(values: dict[str, Any]) -> Tally:
-    changed = {"rejects": Counter(values["rejects"]), "too_long": tuple(values["too_long"])}
-    return Tally(**(values | changed))
+    too_long = Counter({int(place): rows for place, rows in values["too_long"].items()})
+    return Tally(**(values | {"rejects": Counter(values["rejects"]), "too_long": too_long}))
 
 
 def _batch(kept: Sequence[Kept]) -> Any:

@@ -70,16 +70,17 @@ def parts_of(jobs: Iterable[Job], setup: Setup) -> Iterator[tuple[int, Part]]:
     """
     rest = iter(jobs)
     first = list(islice(rest, ALONE + 1))
-    if len(first) <= ALONE or _cores() == 1:
-        desk = Desk(setup.encoder())
+    few = len(first) <= ALONE
+    if few or _cores() == 1:
+        desk = Desk((setup if few else setup.proven()).encoder())
         yield from ((job.task.number, desk.do(job)) for job in chain(first, rest))
         return
     try:
         yield from _pooled(chain(first, rest), setup.proven())
     except BrokenProcessPool:
         raise PipeError(
-            "A process that prepared rows was killed, most likely for want of memory.",
-            "Free memory and run it again: it goes on where it was.",
+            "A process that prepared rows ended, most likely killed for want of memory.",
+            "Free memory and run it again: it goes on where it was. What it said stands above.",
         ) from None
 
 
@@ -103,10 +104,14 @@ def _finished(waiting: tuple[int, Future[Part]]) -> tuple[int, Part]:
 
 
 def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores that this process may use: a container's quota may be less than it sees."""
+    seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        quota, _, period = Path("/sys/fs/cgroup/cpu.max").read_text().partition(" ")
+        allowed = -(-int(quota) // int(period))
+    except (OSError, ValueError):  # no cgroup, or "max"
+        allowed = seen or 1
+    return max(1, min(seen or 1, allowed))
 
 
 def _begin(setup: Setup) -> None:

@@ -30,6 +30,8 @@ class Task:
     filters: Filters
     max_seq_length: int
     seed: int
+    draw_seed: int
+    """Draws the rows that a weight takes."""
     is_test: bool
     """Every row goes to the test split."""
     eval_share: float
@@ -174,7 +176,7 @@ class Worker:
             candidate.thinking,
             example,
             came,
-            self._draw("mixture", candidate.key),
+            _draw(self._task.draw_seed, "mixture", candidate.key),
         )
 
     def _shortened(self, candidate: _Candidate, example: Encoded) -> tuple[Row, Encoded] | None:
@@ -205,16 +207,18 @@ class Worker:
 
     def _share(self, purpose: str, key: str) -> float:
         """Uniform in [0, 1)."""
-        return (self._draw(purpose, key) >> 16) / 2**48
+        return (_draw(self._task.seed, purpose, key) >> 16) / 2**48
 
-    def _draw(self, purpose: str, key: str) -> int:
-        digest = hashlib.sha256(f"{self._task.seed}:{purpose}:{key}".encode()).digest()
-        return int.from_bytes(digest[:8], "big")
+
+def _draw(seed: int, purpose: str, key: str) -> int:
+    """Uniform in 0 .. 2**64 - 1."""
+    digest = hashlib.sha256(f"{seed}:{purpose}:{key}".encode()).digest()
+    return int.from_bytes(digest[:8], "big")
 
 
 def _without_prompt(question: str, prompt: str | None) -> str:
     """The dataset's own question: what all rows share would make them all near-duplicates."""
-    before, _, after = (prompt or "{question}").partition("{question}")
+    before, _, after = (prompt or "{question}").replace("\r\n", "\n").partition("{question}")
     return question.removeprefix(before.lstrip()).removesuffix(after.rstrip())
 
 

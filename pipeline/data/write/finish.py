@@ -10,7 +10,7 @@ from pipeline.data.choose.mixture import interleave
 from pipeline.data.choose.selection import KEPT, LEFT_OUT, Codes, Selection
 from pipeline.data.read.rows import Reject, Row
 from pipeline.data.work.gather import Gathered
-from pipeline.data.work.parts import Opened
+from pipeline.data.work.parts import OpenPart
 from pipeline.data.work.worker import SPLITS
 from pipeline.data.write.writer import Line, Writer
 from pipeline.run import Emit, Progress
@@ -53,7 +53,7 @@ def _lines(source: Gathered, selection: Selection, writer: Writer) -> Iterator[L
     """The kept rows of a source, in order; its rejects are written as they are passed."""
     begun, codes = 0, selection.of(source.task.number)
     for path in source.parts:
-        with Opened(path) as part:
+        with OpenPart(path) as part:
             writer.reject(part.rejects)
             here = codes[begun : begun + len(part)]
             _write_dropped(part, here, selection, writer)
@@ -61,7 +61,7 @@ def _lines(source: Gathered, selection: Selection, writer: Writer) -> Iterator[L
             begun += len(part)
 
 
-def _kept(part: Opened, codes: Codes) -> Iterator[Line]:
+def _kept(part: OpenPart, codes: Codes) -> Iterator[Line]:
     lines = part.texts("line")
     ids, offsets = part.lists("input_ids", "int32")
     starts = part.numbers("target_start", "int32")
@@ -71,7 +71,7 @@ def _kept(part: Opened, codes: Codes) -> Iterator[Line]:
         yield Line(SPLITS[splits[row]], lines[row], example, int(starts[row]))
 
 
-def _write_dropped(part: Opened, codes: Codes, selection: Selection, writer: Writer) -> None:
+def _write_dropped(part: OpenPart, codes: Codes, selection: Selection, writer: Writer) -> None:
     lines, places = part.texts("line"), part.texts("where")
     for row in map(int, np.flatnonzero((codes != KEPT) & (codes != LEFT_OUT))):
         values = json.loads(lines[row])

@@ -8,14 +8,12 @@ import numpy as np
 
 from pipeline.data.choose.selection import Selection
 from pipeline.data.work.gather import Gathered
-from pipeline.data.work.parts import Tally
+from pipeline.data.work.parts import EDGES, Tally
 from pipeline.data.work.worker import SPLITS
+from pipeline.data.write.writer import ENCODED
 
 LIMITS = (2048, 4096, 8192, 16384)
 """Tokens: the context lengths people choose among."""
-
-EDGES = (0, 64, 128, 256, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 32768)
-"""Tokens: where a histogram's bins begin; the last one has no end."""
 
 _PERCENTILES = (5, 25, 50, 75, 90, 95, 99)
 
@@ -25,8 +23,8 @@ def statistics(
 ) -> dict[str, Any]:
     """Counts, rejects by reason, token lengths of the examples, supervised tokens.
 
-    `tokens` are those of the rows kept; `lengths` count every well-formed row, those too long
-    among them.
+    `tokens` are those of the rows kept. `lengths` count the rows that were encoded, before any
+    was cut, and those too long; not those that a filter had dropped before.
     """
     rejects = sum((selection.rejects(each) for each in sources), Counter())
     tallies = sum((each.tally for each in sources), Tally())
@@ -35,7 +33,7 @@ def statistics(
         "rejects": dict(rejects),
         "sources": [_source(each, selection) for each in sources],
         "tokens": {split: spread(selection.lengths(split)) for split in SPLITS},
-        "supervised_tokens": dict(supervised),
+        "supervised_tokens": {split: supervised.get(split, 0) for split in ENCODED},
         "lengths": _lengths(selection.came, tallies),
         "decontamination": dict(selection.figures),
     }
@@ -52,8 +50,8 @@ def spread(lengths: "np.ndarray[Any, Any]") -> dict[str, int] | None:
     if not len(lengths):
         return None
     ordered = np.sort(lengths)
-    last = len(ordered) - 1
-    found = {f"p{p}": int(ordered[round(last * p / 100)]) for p in _PERCENTILES}
+    ranks = {f"p{p}": -(-len(ordered) * p // 100) for p in _PERCENTILES}
+    found = {name: int(ordered[rank - 1]) for name, rank in ranks.items()}
     ends = {"sum": int(ordered.sum(dtype="int64")), "min": int(ordered[0])}
     return {**ends, **found, "max": int(ordered[-1])}
 
@@ -62,6 +60,7 @@ def _source(each: Gathered, selection: Selection) -> dict[str, Any]:
     number = each.task.number
     return {
         "dataset": each.opened.source.dataset,
+        "config": each.opened.facts().get("config"),
         "records": each.tally.records,
         "rows": selection.kept(number),
         "left_out": selection.left_out(number),
@@ -73,13 +72,14 @@ def _source(each: Gathered, selection: Selection) -> dict[str, Any]:
 
 
 def _lengths(came: "np.ndarray[Any, Any]", tally: Tally) -> dict[str, Any]:
-    """Histogram of all well-formed rows as they came, and the share beyond each limit."""
-    lengths = np.concatenate([came, np.array(tally.too_long, "int32")])
-    rows = max(1, len(lengths))
-    over = {str(limit): round(float((lengths > limit).sum()) / rows, 4) for limit in LIMITS}
-    bins = np.searchsorted(EDGES, lengths, side="right") - 1
+    """Histogram of the rows as they came, those too long too, and the share beyond each limit."""
+    bins = np.bincount(np.maximum(np.searchsorted(EDGES, came) - 1, 0), minlength=len(EDGES))
+    for place, dropped in tally.too_long.items():
+        bins[place] += dropped
+    rows = max(1, int(bins.sum()))
+    over = {limit: int(bins[EDGES.index(limit) :].sum()) / rows for limit in LIMITS}
     return {
         "edges": list(EDGES),
-        "rows": np.bincount(bins, minlength=len(EDGES)).tolist(),
-        "longer_than": over,
+        "rows": bins.tolist(),
+        "longer_than": {str(limit): round(share, 4) for limit, share in over.items()},
     }
