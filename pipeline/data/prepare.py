@@ -1,41 +1,26 @@
 """Prepare: read the sources, clean, compare, split, encode, and publish `data/` of the run."""
 
-import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from pipeline.base import Base, open_base
-from pipeline.chat import chat_format
 from pipeline.data.choose.compare import select
 from pipeline.data.choose.selection import Selection
-from pipeline.data.read.benchmarks import HeldOut, open_benchmark
-from pipeline.data.read.sources import Opened, open_source
-from pipeline.data.work.gather import DECIDING, Gathered, Gatherer, table
+from pipeline.data.inputs import last_of, pinned_in, pins_of, plan, settle
+from pipeline.data.work.gather import Gathered, Gatherer, table
 from pipeline.data.work.pool import Setup
 from pipeline.data.work.worker import Split
 from pipeline.data.write.finish import write_rows
 from pipeline.data.write.stats import counts, statistics
 from pipeline.data.write.writer import writing
-from pipeline.errors import ChangedInput, PipeError
+from pipeline.errors import PipeError
 from pipeline.recipe import Recipe
-from pipeline.run import Emit, Manifest, Note, Run, versions_of
+from pipeline.run import Emit, Manifest, Note, Run
 from pipeline.run.files import write_json
 
 PARTS = ".data.parts"
 """Folder beside the stages, there while a prepare is not finished: it goes on from it."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Everything that the result depends on, settled before a row is read."""
-
-    recipe: Recipe
-    base: Base
-    train: tuple[Opened, ...]
-    test: Opened | None
-    benchmarks: tuple[HeldOut, ...]
 
 
 def prepare(
@@ -48,13 +33,15 @@ def prepare(
     were found in the rows of a dataset that nobody described.
     Raises PipeError where a source cannot be read or gives too few rows.
     """
-    work = settle(recipe, None if force else _last(run))
+    pins = run.root / PARTS / "pinned.json"
+    work = settle(recipe, None if force else last_of(run), {} if force else pinned_in(pins))
     intended = plan(work)
     if not force and run.is_done(intended):
         emit(Note("data is up to date"))
         shutil.rmtree(run.root / PARTS, ignore_errors=True)
         return run.manifest("data") or intended
     parts = run.root / PARTS
+    write_json(pins, pins_of(work))
     setup = Setup(work.base.folder / "tokenizer.json", recipe.chat.format)
     questions = [question for each in work.benchmarks for question in each.questions()]
     sources = Gatherer(recipe, setup, parts, emit).gather(work.train, work.test, accept=accept)
@@ -71,50 +58,6 @@ def prepare(
         )
     shutil.rmtree(parts)
     return run.manifest("data") or intended
-
-
-def settle(recipe: Recipe, last: Manifest | None = None) -> Inputs:
-    """Open the base and every source; a hub name unpinned in the recipe keeps `last`'s commit."""
-    base = open_base(recipe.model, revision=_base_revision(recipe, last), weights=False)
-    known = _revisions(last)
-    data = recipe.data
-    return Inputs(
-        recipe,
-        base,
-        tuple(open_source(each, known.get(_asked(each))) for each in data.sources),
-        open_source(data.test, known.get(_asked(data.test))) if data.test else None,
-        tuple(open_benchmark(each, known.get(_asked(each))) for each in data.decontaminate),
-    )
-
-
-def plan(work: Inputs) -> Manifest:
-    """The manifest of this work before it is done: no outputs and no counts yet."""
-    recipe = work.recipe
-    inputs = work.base.tokenizer_entries()
-    for number, opened in enumerate(work.train):
-        inputs[f"source-{number}/{opened.label}"] = opened.entry
-    if work.test:
-        inputs[f"test/{work.test.label}"] = work.test.entry
-    for number, each in enumerate(work.benchmarks):
-        inputs[f"benchmark-{number}/{each.opened.label}"] = each.opened.entry
-    return Manifest(
-        stage="data",
-        section={
-            "model": recipe.model.model_dump(mode="json"),
-            "data": recipe.data.model_dump(mode="json"),
-            "chat": recipe.chat.model_dump(mode="json"),
-        },
-        inputs=inputs,
-        chat_format=chat_format(recipe.chat.format).fingerprint(),
-        seed=recipe.seed,
-        versions=versions_of(*DECIDING, "datasets", "huggingface_hub", "pyarrow"),
-        facts={
-            "base": {"name": work.base.name, "revision": work.base.revision},
-            "sources": [opened.facts() for opened in work.train],
-            "test": work.test.facts() if work.test else None,
-            "decontaminate": [each.facts() for each in work.benchmarks],
-        },
-    )
 
 
 def _facts(intended: Manifest, sources: Sequence[Gathered], selection: Selection) -> dict[str, Any]:
@@ -182,41 +125,3 @@ def _check_rows(recipe: Recipe, sources: list[Gathered], selection: Selection, e
     for split, wanted in asked.items():
         if wanted and not found[split]:
             emit(Note(f"no row fell to {split}: raise data.{split}_share", warning=True))
-
-
-def _last(run: Run) -> Manifest | None:
-    """What the run's last prepare left, if it can be read."""
-    try:
-        return run.manifest("data")
-    except ChangedInput:
-        return None
-
-
-def _base_revision(recipe: Recipe, last: Manifest | None) -> str | None:
-    if last is None:
-        return None
-    model = last.section["model"]
-    same = (model["base"], model["revision"]) == (recipe.model.base, recipe.model.revision)
-    return str(revision) if same and (revision := last.facts["base"]["revision"]) else None
-
-
-def _revisions(last: Manifest | None) -> dict[str, str]:
-    """Commit by what the recipe asked for."""
-    if last is None:
-        return {}
-    data, facts = last.section["data"], last.facts
-    asked = [*data["sources"], data["test"], *data["decontaminate"]]
-    read = [*facts["sources"], facts["test"], *facts["decontaminate"]]
-    return {
-        _place(source): fact["revision"]
-        for source, fact in zip(asked, read, strict=True)
-        if source and fact.get("revision")
-    }
-
-
-def _asked(source: Any) -> str:
-    return _place(source.model_dump(mode="json"))
-
-
-def _place(source: dict[str, Any]) -> str:
-    return json.dumps([source[key] for key in ("dataset", "config", "split", "revision")])

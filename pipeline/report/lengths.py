@@ -40,7 +40,9 @@ def draw_data(run: Run) -> Path:
         _draw_lengths(lengths, stats)
         _draw_fates(fates, stats["sources"])
         text = StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None})
+        figure.savefig(
+            text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        )
     path = picture_of_data(run)
     write_text(path, text.getvalue())
     return path

@@ -1,6 +1,7 @@
 """Reads the run's published files and fills report.html, self-contained."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def _json(path: Path) -> Any:
 def _inline(picture: Path) -> str:
     """An SVG without what only a file of its own needs."""
     text = picture.read_text(encoding="utf-8")
-    return text[text.index("<svg") :]
+    return re.sub(r' xmlns(:\w+)?="[^"]*"', "", text[text.index("<svg") :])
 
 
 def _files(run: Run) -> list[tuple[str, int]]:

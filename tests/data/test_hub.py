@@ -342,6 +342,18 @@ def test_a_stream_resumed_again_and_again_loses_no_row(tmp_path):
 
 
 @pytest.mark.e2e
+def test_an_interrupted_prepare_keeps_its_commit_though_the_hub_moves(tmp_path):
+    large = write_large(tmp_path / "large")
+    commit = commit_of(large)
+    with HubServer({("dataset", LARGE): large}, kept=frozenset({commit})).running() as hub:
+        ask(tmp_path, hub.url, job(tmp_path, parts=5, **HALF))
+        newer = {"write": str(large / "README.md"), "text": "newer"}
+        (again,) = ask(tmp_path, hub.url, newer, job(tmp_path, **HALF))
+    assert again["facts"]["sources"][0]["revision"] == commit != commit_of(large)
+    assert again["notes"] == [f"{LARGE}: goes on after 500 records prepared before."]
+
+
+@pytest.mark.e2e
 def test_a_malformed_line_on_the_hub_says_how_to_go_on(tmp_path):
     folder = write_lines(tmp_path / "lines")
     with (folder / "train.jsonl").open("a") as file:

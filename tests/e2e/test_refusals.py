@@ -65,6 +65,7 @@ def test_an_interrupted_training_publishes_nothing_and_can_be_repeated(
     assert sorted(path.name for path in short.run.root.iterdir()) == [
         ".lock",
         "data",
+        "data.svg",
         "recipe.yaml",
     ]
 

@@ -43,6 +43,8 @@ class HubServer:
     repos: Mapping[Key, Path]
     gated: frozenset[str] = frozenset()
     url: str = ""
+    kept: frozenset[str] = frozenset()
+    """Earlier commits that are still answered, with the files of now."""
     requests: list[str] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
     """Every Authorization header that came."""
@@ -106,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
         folder = self.server_hub.repos.get((kind, name))  # type: ignore[call-overload]
         if folder is None:
             self._fail(404, "RepoNotFound")
-        elif revision not in {"main", commit_of(folder)}:
+        elif revision not in {"main", commit_of(folder), *self.server_hub.kept}:
             self._fail(404, "RevisionNotFound")
         else:
             return Path(folder)

@@ -1,0 +1,134 @@
+"""What prepare works on, settled before a row is read: the base, and every source at a commit."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.base import Base, open_base
+from pipeline.chat import chat_format
+from pipeline.data.read.benchmarks import HeldOut, open_benchmark
+from pipeline.data.read.sources import Opened, open_source
+from pipeline.data.work.gather import DECIDING
+from pipeline.errors import ChangedInput
+from pipeline.recipe import Recipe
+from pipeline.run import Manifest, Run, versions_of
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that the result depends on, settled before a row is read."""
+
+    recipe: Recipe
+    base: Base
+    train: tuple[Opened, ...]
+    test: Opened | None
+    benchmarks: tuple[HeldOut, ...]
+
+
+def settle(
+    recipe: Recipe, last: Manifest | None = None, pins: Mapping[str, str] | None = None
+) -> Inputs:
+    """Open the base and every source.
+
+    A hub name unpinned in the recipe keeps the commit of `last`, else that of `pins`, which an
+    interrupted prepare left.
+    """
+    base = open_base(recipe.model, revision=_base_revision(recipe, last), weights=False)
+    known = {**(pins or {}), **_revisions(last)}
+    data = recipe.data
+    return Inputs(
+        recipe,
+        base,
+        tuple(open_source(each, known.get(_asked(each))) for each in data.sources),
+        open_source(data.test, known.get(_asked(data.test))) if data.test else None,
+        tuple(open_benchmark(each, known.get(_asked(each))) for each in data.decontaminate),
+    )
+
+
+def plan(work: Inputs) -> Manifest:
+    """The manifest of this work before it is done: no outputs and no counts yet."""
+    recipe = work.recipe
+    inputs = work.base.tokenizer_entries()
+    for number, opened in enumerate(work.train):
+        inputs[f"source-{number}/{opened.label}"] = opened.entry
+    if work.test:
+        inputs[f"test/{work.test.label}"] = work.test.entry
+    for number, each in enumerate(work.benchmarks):
+        inputs[f"benchmark-{number}/{each.opened.label}"] = each.opened.entry
+    return Manifest(
+        stage="data",
+        section={
+            "model": recipe.model.model_dump(mode="json"),
+            "data": recipe.data.model_dump(mode="json"),
+            "chat": recipe.chat.model_dump(mode="json"),
+        },
+        inputs=inputs,
+        chat_format=chat_format(recipe.chat.format).fingerprint(),
+        seed=recipe.seed,
+        versions=versions_of(*DECIDING, "datasets", "huggingface_hub", "pyarrow"),
+        facts={
+            "base": {"name": work.base.name, "revision": work.base.revision},
+            "sources": [opened.facts() for opened in work.train],
+            "test": work.test.facts() if work.test else None,
+            "decontaminate": [each.facts() for each in work.benchmarks],
+        },
+    )
+
+
+def last_of(run: Run) -> Manifest | None:
+    """What the run's last prepare left, if it can be read."""
+    try:
+        return run.manifest("data")
+    except ChangedInput:
+        return None
+
+
+def _base_revision(recipe: Recipe, last: Manifest | None) -> str | None:
+    if last is None:
+        return None
+    model = last.section["model"]
+    same = (model["base"], model["revision"]) == (recipe.model.base, recipe.model.revision)
+    return str(revision) if same and (revision := last.facts["base"]["revision"]) else None
+
+
+def _revisions(last: Manifest | None) -> dict[str, str]:
+    """Commit by what the recipe asked for."""
+    if last is None:
+        return {}
+    data, facts = last.section["data"], last.facts
+    asked = [*data["sources"], data["test"], *data["decontaminate"]]
+    read = [*facts["sources"], facts["test"], *facts["decontaminate"]]
+    return {
+        _place(source): fact["revision"]
+        for source, fact in zip(asked, read, strict=True)
+        if source and fact.get("revision")
+    }
+
+
+def pins_of(work: Inputs) -> dict[str, str]:
+    """Commit by what the recipe asked for, of what is read from the hub."""
+    opened = [*work.train, work.test, *(each.opened for each in work.benchmarks)]
+    data = work.recipe.data
+    asked = [*data.sources, data.test, *data.decontaminate]
+    return {
+        _asked(source): each.revision
+        for source, each in zip(asked, opened, strict=True)
+        if source and each and each.revision
+    }
+
+
+def pinned_in(path: Path) -> dict[str, str]:
+    """What an interrupted prepare read, so that its parts are gone on from."""
+    if not path.exists():
+        return {}
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _asked(source: Any) -> str:
+    return _place(source.model_dump(mode="json"))
+
+
+def _place(source: dict[str, Any]) -> str:
+    return json.dumps([source[key] for key in ("dataset", "config", "split", "revision")])
