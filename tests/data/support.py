@@ -3,6 +3,7 @@
 import json
 
 from pipeline.data import prepare
+from pipeline.data.prepare import PARTS
 from pipeline.recipe import Recipe
 from pipeline.run import Run, describe_tree, silent
 from pipeline.run.rows import read_jsonl
@@ -42,9 +43,9 @@ def recipe_of(base, *paths, max_seq_length=256, **data):
 
 
 def contents(run):
-    """sha256 by file of all that is the same bytes for the same work."""
+    """sha256 by file of all that is published and the same bytes for the same work."""
     files = describe_tree(run.root, ["data/timing.json"])
-    return {name: entry.sha256 for name, entry in files.items()}
+    return {name: each.sha256 for name, each in files.items() if not name.startswith(PARTS)}
 
 
 def prepared(folder, recipe, emit=silent, **options):
