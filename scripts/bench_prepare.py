@@ -106,7 +106,7 @@ def machine() -> dict[str, Any]:
         "processor": processor(),
         "memory_gib": round(int(memory) / 2**20, 1),
         "load_before": round(os.getloadavg()[0], 2),
-        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "system": f"{platform.system()}, Python {platform.python_version()}",
         "versions": {package: version(package) for package in PACKAGES},
     }
 

@@ -1,6 +1,6 @@
 """R1-like rows for scripts/bench_prepare.py, the same on every run, with planted faults.
 
-python scripts/bench_rows.py --rows 20000 --out /tmp/rows
+python scripts/bench_rows.py --rows 20000 --out rows
 
 The columns are R1-Distill-SFT v0's. The English comes from the docstrings of three installed
 packages (sympy, networkx, numpy: some 14,000 sentences), read where they lie; numbers, LaTeX,

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from time import perf_counter
 from typing import Any
 
 from pipeline.data.choose.compare import select
@@ -33,6 +34,7 @@ def prepare(
     were found in the rows of a dataset that nobody described.
     Raises PipeError where a source cannot be read or gives too few rows.
     """
+    begun = perf_counter()
     pins = run.root / PARTS / "pinned.json"
     work = settle(recipe, None if force else last_of(run), {} if force else pinned_in(pins))
     intended = plan(work)
@@ -49,6 +51,7 @@ def prepare(
     for source in sources:
         _check_loss(source, selection)
     with run.publish("data") as draft:
+        draft.timing["before_writing"] = perf_counter() - begun
         with writing(draft.folder) as writer:
             write_rows(sources, selection, writer, emit)
         _check_rows(recipe, sources, selection, emit)
