@@ -170,9 +170,10 @@ class _Shown:
         self._began[source.task.number] = (monotonic(), source.tally, source.opened.total())
 
     def moved(self, source: Gathered) -> None:
-        if monotonic() - self._last >= _EVERY:
+        total = self._began[source.task.number][2]
+        if monotonic() - self._last >= _EVERY and source.tally.records != total:
             self._last = monotonic()
-            self._emit(self._progress(source, self._began[source.task.number][2]))
+            self._emit(self._progress(source, total))
 
     def ended(self, source: Gathered) -> None:
         self._emit(self._progress(source, source.tally.records))
