@@ -51,7 +51,7 @@ def prepare(work: Work) -> Manifest:
 
     with work.run.lock():
         work.keep()
-        before = _manifest(work.run, "data")
+        before = work.run.last("data")
         made = stage(work.recipe, work.run, work.emit, force=work.force, accept=work.accept)
         # the same manifest holds the same statistics
         if made != before or not picture_of_data(work.run).exists():
@@ -232,14 +232,6 @@ def _obeys(manifest: Manifest, work: Work) -> bool:
     recipe = work.recipe.model_dump(mode="json")
     asked = {key: value for key, value in manifest.section.items() if key in recipe}
     return all(recipe[key] == value for key, value in asked.items())
-
-
-def _manifest(run: Run, stage: Stage) -> Manifest | None:
-    """What the stage left, if it can be read."""
-    try:
-        return run.manifest(stage)
-    except ChangedInput:
-        return None
 
 
 def _encoder(work: Work) -> Encoder:

@@ -11,9 +11,8 @@ from pipeline.chat import chat_format
 from pipeline.data.read.benchmarks import HeldOut, open_benchmark
 from pipeline.data.read.sources import Opened, open_source
 from pipeline.data.work.gather import DECIDING
-from pipeline.errors import ChangedInput
 from pipeline.recipe import Recipe
-from pipeline.run import Manifest, Run, versions_of
+from pipeline.run import Manifest, versions_of
 
 
 @dataclass(frozen=True)
@@ -75,14 +74,6 @@ def plan(work: Inputs) -> Manifest:
             "decontaminate": [each.facts() for each in work.benchmarks],
         },
     )
-
-
-def last_of(run: Run) -> Manifest | None:
-    """What the run's last prepare left, if it can be read."""
-    try:
-        return run.manifest("data")
-    except ChangedInput:
-        return None
 
 
 def _base_revision(recipe: Recipe, last: Manifest | None) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.data.choose.compare import select
 from pipeline.data.choose.selection import Selection
-from pipeline.data.inputs import last_of, pinned_in, pins_of, plan, settle
+from pipeline.data.inputs import pinned_in, pins_of, plan, settle
 from pipeline.data.work.gather import Gathered, Gatherer, table
 from pipeline.data.work.pool import Setup
 from pipeline.data.work.worker import Split
@@ -36,7 +36,7 @@ def prepare(
     """
     begun = perf_counter()
     pins = run.root / PARTS / "pinned.json"
-    work = settle(recipe, None if force else last_of(run), {} if force else pinned_in(pins))
+    work = settle(recipe, None if force else run.last("data"), {} if force else pinned_in(pins))
     intended = plan(work)
     if not force and run.is_done(intended):
         emit(Note("data is up to date"))

@@ -97,6 +97,13 @@ class Run:
     def manifest(self, stage: Stage) -> Manifest | None:
         return read_manifest(self.folder(stage))
 
+    def last(self, stage: Stage) -> Manifest | None:
+        """What the stage left, if it can be read."""
+        try:
+            return self.manifest(stage)
+        except ChangedInput:
+            return None
+
     def require(self, stage: Stage) -> Manifest:
         """The manifest of a finished stage: every file as it was written, from what is there now.
 

@@ -16,8 +16,7 @@ from pipeline.data.choose.duplicates import (
     Rows,
     decide,
     earlier_similar,
-    first_of,
-    near_duplicates,
+    first_equal,
 )
 from pipeline.data.work.fingerprints import question_key, row_key, signature
 from pipeline.recipe import Dedupe
@@ -29,6 +28,16 @@ STORY = (
 TOLD_AGAIN = STORY.replace("farmer have on", "farmer own on")
 """Jaccard similarity 0.76 over 5-grams."""
 RETOLD = "Explain why the sky is blue in one sentence, and name the effect."
+
+
+def first_of(keys, order):
+    """Which rows repeat an earlier one's key."""
+    return first_equal(keys, order) >= 0
+
+
+def near_duplicates(signatures, order, similarity):
+    """Which rows are similar to an earlier one."""
+    return earlier_similar(signatures, order, similarity) >= 0
 
 
 def u64(*values):

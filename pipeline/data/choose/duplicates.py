@@ -98,18 +98,6 @@ def decide(rows: Rows, dedupe: Dedupe) -> Decisions:
     return made
 
 
-def first_of(keys: NDArray[np.uint64], order: NDArray[np.integer[Any]] | None) -> NDArray[np.bool_]:
-    """True for every row that repeats an earlier one's key; arguments as in `first_equal`."""
-    return first_equal(keys, order) >= 0
-
-
-def near_duplicates(
-    signatures: NDArray[np.uint32], order: NDArray[np.integer[Any]] | None, similarity: float
-) -> NDArray[np.bool_]:
-    """True for every row similar to an earlier one; arguments as in `earlier_similar`."""
-    return earlier_similar(signatures, order, similarity) >= 0
-
-
 def first_equal(
     keys: NDArray[np.uint64], order: NDArray[np.integer[Any]] | None
 ) -> NDArray[np.int64]:
