@@ -14,6 +14,9 @@ from pipeline.run.manifest import Entry, describe
 _TOKENIZER = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "LICENSE*", "README.md")
 
+_SNAPSHOT = re.compile(r"/models--(?P<repository>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})$")
+"""The hub's cache: repo_folder_name and REPO_ID_SEPARATOR of huggingface_hub."""
+
 
 @dataclass(frozen=True)
 class Base:
@@ -31,13 +34,16 @@ class Base:
 
     @property
     def config(self) -> dict[str, Any]:
-        return dict(_read_json(self.folder / "config.json"))
+        return _read_json(self.folder / "config.json")
 
     def shards(self) -> list[Path]:
         """The safetensors files in name order. Raises PipeError where there are none."""
         shards = sorted(self.folder.glob("*.safetensors"))
         if not shards:
-            raise PipeError(f"{self.folder} holds no safetensors weights.", "Check model.base.")
+            raise PipeError(
+                f"{self.folder} holds no safetensors weights.",
+                "A base is a folder of 16-bit safetensors, as save_pretrained makes them.",
+            )
         return shards
 
     def entries(self) -> dict[str, Entry]:
@@ -62,8 +68,26 @@ def open_base(model: Model, *, revision: str | None = None, weights: bool = True
         base = Base(model.base, path, None)
     else:
         base = _from_hub(model.base, revision or model.revision, weights)
-    _check(base)
+    _check_tuned(base)
     return base
+
+
+def base_at(folder: Path) -> Base:
+    """A model in a folder, of whatever family: export itself says which it takes.
+
+    A snapshot in the hub's cache has the name and the revision of its repository, any other folder
+    its own name. Raises PipeError where there is no model.
+    """
+    place = folder.resolve()
+    if not (place / "config.json").is_file():
+        missing = "config.json in the folder" if place.is_dir() else "folder"
+        raise PipeError(
+            f"There is no {missing} {folder}.",
+            "Name a folder made by save_pretrained, or a snapshot in the hub's cache.",
+        )
+    if cached := _SNAPSHOT.search(place.as_posix()):
+        return Base(cached["repository"].replace("--", "/"), place, cached["commit"])
+    return Base(place.name, place, None)
 
 
 def _from_hub(repository: str, revision: str | None, weights: bool) -> Base:
@@ -88,7 +112,7 @@ def _from_hub(repository: str, revision: str | None, weights: bool) -> Base:
     return Base(repository, folder, folder.name)
 
 
-def _check(base: Base) -> None:
+def _check_tuned(base: Base) -> None:
     if not (base.folder / "config.json").is_file():
         raise PipeError(
             f"The base {base.name} has no config.json in {base.folder}.",
@@ -107,8 +131,11 @@ def _check(base: Base) -> None:
         )
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it holds no JSON object")
+        return found
+    except (OSError, ValueError, RecursionError) as error:
         raise PipeError(f"{path} cannot be read: {error}", "Fetch the base again.") from None

@@ -16,7 +16,7 @@ from pipeline.chat import Encoder, chat_format
 from pipeline.engines.llamacpp import REBUILD, LlamaCppEngine
 from pipeline.engines.ollama import OllamaServer
 from pipeline.errors import PipeError
-from pipeline.recipe.schema import Model
+from pipeline.recipe.schema import Export, Model
 from pipeline.run import silent
 
 
@@ -89,9 +89,10 @@ def _quantize_and_ask(folder: Path) -> None:
 
     format = chat_format("llama3.2-reasoning")
     base = open_base(Model(base="builtin:tiny-llama"))
-    job = Job("probe", base, None, format, ("Q8_0", "Q4_K_M"), license="none")
+    asked = Export(quantize=("Q8_0", "Q4_K_M"))
+    job = Job("probe", base, None, format, asked, license="none")
     encoder = Encoder(base.folder / "tokenizer.json", format)
-    for file in write_types(job, folder, silent).values():
+    for file in write_types(job, folder, silent).files.values():
         engine = LlamaCppEngine(folder / file, encoder, n_ctx=64)
         try:
             list(engine.answers([[{"role": "user", "content": "Hi"}]], max_new_tokens=4))

@@ -2,16 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.base import Base, open_base
-from pipeline.chat import Encoder, chat_format
+from pipeline.base import Base, base_at, open_base
+from pipeline.chat import ChatFormat, Encoder, chat_format
 from pipeline.errors import ChangedInput, OllamaUnreachable, PipeError, StaleInput
 from pipeline.recipe import Recipe
 from pipeline.run import Emit, Manifest, Note, Run, Stage
+from pipeline.run.files import explained_writes
 from pipeline.run.folder import NEEDS
+
+if TYPE_CHECKING:
+    from pipeline.gguf import Job
 
 StageStatus = str
 
@@ -87,7 +91,7 @@ def train(work: Work) -> Manifest:
 def export(work: Work) -> Manifest:
     """Merge, quantize, write the Modelfile. Registration is a step of its own."""
     from pipeline.gguf import export as stage
-    from pipeline.gguf import planned
+    from pipeline.gguf import named_importance, planned, training_text
     from pipeline.serve import model_card
 
     with work.run.lock():
@@ -95,12 +99,20 @@ def export(work: Work) -> Manifest:
         trained = work.run.require("train")
         base = work.base()
         trained.check_inputs(base.entries(), "Train on this base: pipe train")
-        job, companions = _export_job(work.recipe, base, work.run.folder("train") / "adapter")
-        companions["README.md"] = model_card(
-            work.recipe, job.format, job.license, work.run.require("data").facts["sources"]
+        format = chat_format(work.recipe.chat.format)
+        sources = work.run.require("data").facts["sources"]
+        adapter = work.run.folder("train") / "adapter"
+        job, companions = _export_job(work.recipe, base, adapter, format)
+        job = replace(
+            job,
+            datasets=[each["dataset"] for each in sources if each.get("revision")],
+            training_text=lambda tokens: training_text(
+                work.run, _encoder(work), tokens, work.recipe.seed
+            ),
         )
+        companions["README.md"] = model_card(work.recipe, format, job.license, sources)
         section = work.recipe.model_dump(mode="json", include={"export", "serve"})
-        inputs = base.entries() | work.run.input_entry("train")
+        inputs = base.entries() | work.run.input_entry("train") | named_importance(job.asked)
         plan = planned(job, section, inputs, work.recipe.seed)
         if work.run.is_done(plan) and not work.force:
             work.emit(Note("export is up to date."))
@@ -108,16 +120,22 @@ def export(work: Work) -> Manifest:
         return stage(job, work.run, companions, plan, work.emit)
 
 
-def export_folder(recipe: Recipe, base_folder: Path, adapter: Path, out: Path, emit: Emit) -> None:
-    """Export any Llama base and PEFT adapter into `out`, outside a run."""
+def export_folder(
+    recipe: Recipe, folders: tuple[Path, Path | None], out: Path, emit: Emit, own_template: bool
+) -> None:
+    """Export any base and PEFT adapter, or a whole checkpoint, into `out`, outside a run.
+
+    `own_template` keeps the chat template of the base instead of the recipe's chat format.
+    """
     from pipeline.gguf import write_types
 
-    base = open_base(recipe.model.model_copy(update={"base": str(base_folder.resolve())}))
-    job, companions = _export_job(recipe, base, adapter)
-    out.mkdir(parents=True, exist_ok=True)
-    write_types(job, out, emit)
-    for name, text in companions.items():
-        (out / name).write_text(text, encoding="utf-8")
+    format = None if own_template else chat_format(recipe.chat.format)
+    job, companions = _export_job(recipe, base_at(folders[0]), folders[1], format)
+    with explained_writes(str(out)):
+        out.mkdir(parents=True, exist_ok=True)
+        write_types(job, out, emit)
+        for name, text in companions.items():
+            (out / name).write_text(text, encoding="utf-8")
 
 
 def register(
@@ -243,12 +261,13 @@ def _sources(recipe: Recipe) -> list[str]:
     return [recipe.model.base, *(source.dataset for source in recipe.data.sources)]
 
 
-def _export_job(recipe: Recipe, base: Base, adapter: Path) -> tuple[Any, dict[str, str]]:
+def _export_job(
+    recipe: Recipe, base: Base, adapter: Path | None, format: ChatFormat | None
+) -> "tuple[Job, dict[str, str]]":
     """The job, and the Modelfiles that belong beside its files."""
     from pipeline.gguf import Job, file_name
     from pipeline.serve import license_text, modelfile
 
-    format = chat_format(recipe.chat.format)
     license = license_text(recipe, base.folder)
     model = recipe.serve.name.rsplit("/", 1)[-1]
     job = Job(
@@ -256,7 +275,7 @@ def _export_job(recipe: Recipe, base: Base, adapter: Path) -> tuple[Any, dict[st
         base=base,
         adapter=adapter,
         format=format,
-        types=recipe.export.quantize,
+        asked=recipe.export,
         license=license,
         sampling={"temp": recipe.serve.temperature, "top_p": recipe.serve.top_p},
     )

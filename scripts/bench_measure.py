@@ -1,10 +1,10 @@
-"""What scripts/bench_prepare.py measures by: memory of a process tree, and a row's fingerprint."""
+"""What the benchmarks measure by: memory of a process tree, and a row's fingerprint."""
 
 import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -26,15 +26,21 @@ class Watched:
     samples: tuple[tuple[float, int], ...]
 
     def peak_mib(self, begin: float, end: float) -> float:
-        """Highest sum of PSS over the process tree between two moments."""
+        """Highest memory of the process tree between two moments."""
         # the sample before counts too, where the work is shorter than EVERY
         held = [size for second, size in self.samples if begin - EVERY <= second <= end]
         return round(max(held, default=0) / 2**20, 1)
 
 
-def watch(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Watched:
+def watch(
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    memory: Callable[[int], int] | None = None,
+) -> Watched:
     """Run a command in `folder`, its output in output.txt there, sampling its tree's memory.
 
+    `memory` gives a process's bytes, its proportional set size unless told otherwise.
     Raises RuntimeError with the end of that output where the command fails.
     """
     output = folder / "output.txt"
@@ -46,7 +52,7 @@ def watch(command: Sequence[str], folder: Path, environment: Mapping[str, str]) 
             command, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT
         )
         while process.poll() is None:
-            samples.append((monotonic(), tree_pss(process.pid)))
+            samples.append((monotonic(), _tree(process.pid, memory or pss)))
             try:
                 process.wait(EVERY)
             except subprocess.TimeoutExpired:
@@ -58,8 +64,19 @@ def watch(command: Sequence[str], folder: Path, environment: Mapping[str, str]) 
     return Watched(begin, end, tuple(samples))
 
 
-def tree_pss(root: int) -> int:
-    """Proportional set size of a process and all its descendants, in bytes."""
+def pss(process: int) -> int:
+    """Proportional set size of a process in bytes."""
+    return _kib(Path(f"/proc/{process}/smaps_rollup"), "Pss:") * 1024
+
+
+def own(process: int) -> int:
+    """What a process allocated itself, in bytes: resident memory without mapped files."""
+    status = Path(f"/proc/{process}/status")
+    return (_kib(status, "RssAnon:") + _kib(status, "RssShmem:")) * 1024
+
+
+def _tree(root: int, memory: Callable[[int], int]) -> int:
+    """The memory of a process and all its descendants, in bytes."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         # the name in parentheses may hold anything; the parent is the second field behind it
@@ -69,15 +86,15 @@ def tree_pss(root: int) -> int:
     total, waiting = 0, [root]
     while waiting:
         process = waiting.pop()
-        total += _pss(process)
+        total += memory(process)
         waiting += children.get(process, [])
     return total
 
 
-def _pss(process: int) -> int:
-    for line in _read(Path(f"/proc/{process}/smaps_rollup")).splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
+def _kib(path: Path, key: str) -> int:
+    for line in _read(path).splitlines():
+        if line.startswith(key):
+            return int(line.split()[1])
     return 0
 
 

@@ -34,6 +34,11 @@ def figures_of(event: Progress) -> str:
     return "  ".join(f"{name} {value}" for name, value in event.figures.items())
 
 
+def _number(value: float) -> str:
+    """Whole numbers whole, from a million on in millions."""
+    return f"{value / 1e6:,.1f}M" if value >= 1e6 else f"{value:g}"
+
+
 def _note(event: Note) -> None:
     click.secho(event.text, fg="yellow" if event.warning else None, err=True)
 
@@ -56,8 +61,8 @@ class _Lines:
             click.echo(self._line(event, now - self._began), err=True)
 
     def _line(self, event: Progress, seconds: float) -> str:
-        of = f"/{event.total:g}" if event.total is not None else ""
-        parts = [f"{event.task}: {event.done:g}{of} {event.unit}", figures_of(event)]
+        of = f"/{_number(event.total)}" if event.total is not None else ""
+        parts = [f"{event.task}: {_number(event.done)}{of} {event.unit}", figures_of(event)]
         if event.total and 0 < event.done < event.total:
             parts.append(f"{seconds * (event.total - event.done) / event.done:.0f} s left")
         elif seconds >= 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -42,19 +44,20 @@ def train(force: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
 @force_option
 @dry_run_option
 @click.option("--register/--no-register", default=None, help="Insist on Ollama, or leave it out.")
+@click.option("--quantize", "types", multiple=True, metavar="TYPE", help="GGUF type; repeatable.")
+@click.option("--tensor-type", "tensor_types", multiple=True, metavar="REGEX=TYPE",
+              help="Another type for some tensors; repeatable.")  # fmt: skip
+@click.option("--imatrix", metavar="train|FILE", help="Importance matrix: collected, or a file.")
+@click.option("--adapter-gguf", is_flag=True, help="Also write the adapter alone.")
 @click.option("--base", type=click.Path(path_type=Path), help="Outside a run: the 16-bit base.")
 @click.option("--adapter", type=click.Path(path_type=Path), help="Outside a run: the adapter.")
 @click.option("--out", type=click.Path(path_type=Path), help="Outside a run: where files go.")
-@click.option("--quantize", "types", multiple=True, metavar="TYPE", help="GGUF type; repeatable.")
-def export(  # noqa: PLR0913, PLR0917 - one command's options
+@click.option("--own-template", is_flag=True, help="Outside a run: keep the base's chat template.")
+def export(
     force: bool,
     dry_run: bool,
     as_json: bool,
     register: bool | None,
-    base: Path | None,
-    adapter: Path | None,
-    out: Path | None,
-    types: tuple[str, ...],
     overrides: tuple[str, ...],
     **options: Any,
 ) -> None:
@@ -62,21 +65,19 @@ def export(  # noqa: PLR0913, PLR0917 - one command's options
 
     \b
     Examples:
-      pipe export --quantize Q5_K_M
+      pipe export --quantize Q5_K_M --quantize Q8_0
+      pipe export --quantize Q3_K_M --imatrix train --tensor-type ffn_down=q4_k
       pipe export --base DIR --adapter DIR --out DIR --quantize Q4_K_M --no-register
     """
     from pipeline import workflow
 
-    if types:
-        overrides = (*overrides, f"export.quantize=[{','.join(types)}]")
-    work = open_work(**options, overrides=overrides, force=force)
-    if base or adapter or out:
-        if not (base and adapter and out):
-            raise click.UsageError("--base, --adapter and --out go together.")
+    outside = {key: options.pop(key) for key in ("base", "adapter", "out", "own_template")}
+    wishes = {key: options.pop(key) for key in ("types", "tensor_types", "imatrix", "adapter_gguf")}
+    work = open_work(**options, overrides=(*overrides, *_wished(**wishes)), force=force)
+    if any(outside.values()):
         if register or dry_run or as_json:
             raise click.UsageError("--register, --dry-run and --json need a run.")
-        workflow.export_folder(work.recipe, base, adapter, out, work.emit)
-        return click.echo(f"Done. Next: cd {out} && ollama create my-model -f Modelfile", err=True)
+        return _export_folder(work, **outside)
     if dry_run:
         return preview(work, ["export", "serve"], as_json)
     manifest = workflow.export(work)
@@ -85,6 +86,32 @@ def export(  # noqa: PLR0913, PLR0917 - one command's options
     elif register is None:
         workflow.register_if_served(work)
     finished(manifest, as_json, work.run.folder("export"))
+
+
+def _wished(
+    types: tuple[str, ...], tensor_types: tuple[str, ...], imatrix: str | None, adapter_gguf: bool
+) -> list[str]:
+    """The options as recipe overrides."""
+    wished = {
+        "quantize": [type.upper() for type in types],
+        "tensor_types": list(tensor_types),
+        "importance": imatrix and {"file": None if imatrix == "train" else imatrix},
+        "adapter_gguf": adapter_gguf,
+    }
+    asked = {key: value for key, value in wished.items() if value}
+    return [f"export.{key}={json.dumps(value)}" for key, value in asked.items()]
+
+
+def _export_folder(
+    work: Any, base: Path | None, adapter: Path | None, out: Path | None, own_template: bool
+) -> None:
+    from pipeline import workflow
+
+    if not (base and out):
+        raise click.UsageError("Outside a run, name --base and --out; --adapter if there is one.")
+    workflow.export_folder(work.recipe, (base, adapter), out, work.emit, own_template)
+    there = shlex.quote(str(out))
+    click.echo(f"Done. Next: cd {there} && ollama create my-model -f Modelfile", err=True)
 
 
 @click.command()

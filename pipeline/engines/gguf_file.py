@@ -43,10 +43,10 @@ class GgufFile:
     tensors: tuple[TensorInfo, ...]
 
 
-def read_gguf(path: Path) -> GgufFile:
+def read_gguf(path: Path, hint: str = "Make it again: pipe export --force") -> GgufFile:
     """The header of a GGUF file whose tensors all lie inside it.
 
-    Raises PipeError for a file that is torn, foreign, or whose header lies.
+    Raises PipeError, with `hint`, for a file that is torn, foreign, or whose header lies.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -54,9 +54,7 @@ def read_gguf(path: Path) -> GgufFile:
     except FileNotFoundError:
         raise PipeError(f"There is no file {path}.", "Make it: pipe export") from None
     except (struct.error, ValueError, IndexError, UnicodeDecodeError, OverflowError) as error:
-        raise PipeError(
-            f"{path} is not a whole GGUF file: {error}.", "Make it again: pipe export --force"
-        ) from None
+        raise PipeError(f"{path} is not a whole GGUF file: {error}.", hint) from None
 
 
 class _Cursor:
@@ -117,6 +115,8 @@ class _Cursor:
         if kind != _ARRAY:
             raise ValueError(f"metadata type {kind} is unknown")
         inner = self._number("<I")
+        if inner == _ARRAY:  # gguf_init_from_file takes none either
+            raise ValueError("it has an array of arrays")
         length = self._count("<Q", _MAX_ARRAY, "array values")
         if inner in _SCALARS:
             code = _SCALARS[inner][1]

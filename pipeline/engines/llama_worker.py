@@ -3,18 +3,11 @@
 Started by `pipeline.engines.llamacpp`; `complete` sends {"token", "gap"} for every token.
 """
 
-import ctypes
-import os
 from collections.abc import Iterator
 from typing import Any
 
 from pipeline.child import Message, Send, serve
-
-_FTYPES = {
-    "F16": 1, "Q8_0": 7, "Q4_K_S": 14, "Q4_K_M": 15, "Q5_K_S": 16, "Q5_K_M": 17, "Q6_K": 18,
-    "BF16": 32,
-}  # fmt: skip
-"""llama_ftype of llama.h."""
+from pipeline.cores import cores
 
 
 class Worker:
@@ -24,7 +17,7 @@ class Worker:
         """Load a GGUF for `n_ctx` tokens of context, prompt and reply together."""
         from llama_cpp import Llama
 
-        threads = len(os.sched_getaffinity(0))
+        threads = cores()
         self._llama = Llama(
             request["path"],
             n_ctx=request["n_ctx"],
@@ -65,19 +58,6 @@ class Worker:
                 return {"stopped": True, "gap": gap}
             send({"token": token, "gap": gap})
         return {"stopped": False, "gap": None}
-
-    def quantize(self, request: Message, _: Send) -> None:
-        """llama_model_quantize from `source` to `target`."""
-        import llama_cpp
-
-        params = llama_cpp.llama_model_quantize_default_params()
-        params.ftype = _FTYPES[request["type"]]
-        params.nthread = len(os.sched_getaffinity(0))
-        status = llama_cpp.llama_model_quantize(
-            request["source"].encode(), request["target"].encode(), ctypes.byref(params)
-        )
-        if status != 0:
-            raise RuntimeError(f"llama.cpp could not quantize to {request['type']}.")
 
     def _tokens(self, request: Message) -> Iterator[tuple[int, float]]:
         llama = self._llama
@@ -126,6 +106,5 @@ if __name__ == "__main__":
             "tokenize": worker.tokenize,
             "render": worker.render,
             "complete": worker.complete,
-            "quantize": worker.quantize,
         }
     )

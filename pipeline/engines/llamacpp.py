@@ -107,9 +107,3 @@ class LlamaCppEngine:
                 stopped = message["result"]["stopped"]
                 gaps += [message["result"]["gap"]] if stopped else []
         return tokens, gaps, stopped
-
-
-def quantize_gguf(source: Path, target: Path, type: str) -> None:
-    """Quantize a 16-bit GGUF with llama.cpp's C API. Raises PipeError with its reason."""
-    with _llama_process() as process:
-        process.ask("quantize", source=str(source), target=str(target), type=type)

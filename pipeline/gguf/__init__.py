@@ -1,5 +1,15 @@
-"""Export: merge the adapter into the 16-bit base and quantize to GGUF."""
+"""Export: merge the adapter into the 16-bit base and quantize to GGUF, in one pass."""
 
-from pipeline.gguf.export import Job, export, file_name, planned, write_types
+from pipeline.gguf.export import export, file_name, named_importance, planned, write_types
+from pipeline.gguf.importance import training_text
+from pipeline.gguf.job import Job
 
-__all__ = ["Job", "export", "file_name", "planned", "write_types"]
+__all__ = [
+    "Job",
+    "export",
+    "file_name",
+    "named_importance",
+    "planned",
+    "training_text",
+    "write_types",
+]

@@ -4,7 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-QuantType = Literal["Q4_K_M", "Q4_K_S", "Q5_K_M", "Q5_K_S", "Q6_K", "Q8_0", "F16", "BF16"]
+QuantType = Literal[
+    "Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K", "Q8_0",
+    "F16", "BF16",
+]  # fmt: skip
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 LLAMA_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -202,9 +205,26 @@ class Train(Section):
         return self
 
 
+class Importance(Section):
+    """An importance matrix: which columns of each weight matter, so that others take the error."""
+
+    file: str | None = None
+    """One made by llama-imatrix; None collects it on the run's own training rows."""
+    tokens: int = Field(50_000, ge=512)
+    """Training tokens to collect it on: more costs time, about that of reading them as a prompt."""
+    context: int = Field(512, ge=32, le=4096)
+    """Tokens at a time: memory grows with it, times the vocabulary."""
+
+
 class Export(Section):
     quantize: tuple[QuantType, ...] = ("Q4_K_M", "Q8_0")
     """GGUF types; the first gets the plain name in Ollama, the others a tag."""
+    importance: Importance | None = None
+    """Better files below 6 bits, for a pass over training rows; None does without."""
+    tensor_types: tuple[str, ...] = ()
+    """`REGEX=TYPE`: other types for the tensors whose GGUF name the pattern is found in."""
+    adapter_gguf: bool = False
+    """Also write the adapter alone, for llama.cpp's --lora."""
 
     @field_validator("quantize")
     @classmethod

@@ -1,10 +1,34 @@
 """Durable writes and hashes."""
 
+import errno
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from pipeline.errors import PipeError
+
+_CANNOT_WRITE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO, errno.ENOTDIR,
+    errno.EEXIST,
+}  # fmt: skip
+
+
+@contextmanager
+def explained_writes(what: str) -> Iterator[None]:
+    """Turns the system's refusal to write `what` into a PipeError with the next step."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE:
+            raise
+        raise PipeError(
+            f"{what} could not be written: {error}.",
+            "Nothing was published, nothing was lost: make room, then run it again.",
+        ) from error
 
 
 def sha256_of(path: Path) -> str:

@@ -1,6 +1,5 @@
 """runs/<run>/: a stage writes into a hidden sibling and is published by one rename."""
 
-import errno
 import re
 import shutil
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import Literal
 
 from pipeline.errors import ChangedInput, MissingInput, PipeError, RecipeError, StaleInput
 from pipeline.recipe import Recipe, dump
-from pipeline.run.files import sync_file, write_json, write_text
+from pipeline.run.files import explained_writes, sync_file, write_json, write_text
 from pipeline.run.lock import locked
 from pipeline.run.manifest import (
     NAME,
@@ -47,7 +46,6 @@ NEEDS: dict[Stage, tuple[Stage, ...]] = {
 """Stage -> the stages whose manifests it records as inputs."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO}
 
 
 @dataclass
@@ -144,23 +142,17 @@ class Run:
         draft.folder.mkdir(parents=True)
         started = perf_counter()
         try:
-            yield draft
-            if draft.manifest is None:
-                raise PipeError(f"The stage {stage} ended without a manifest.")
-            outputs = describe_tree(draft.folder)
-            for name in outputs:
-                sync_file(draft.folder / name)
-            seconds = {"seconds": perf_counter() - started} | draft.timing
-            write_json(draft.folder / TIMING, {k: round(v, 3) for k, v in seconds.items()})
-            replace(draft.manifest, outputs=outputs).write(draft.folder)
-            _swap(draft.folder, final)
-        except OSError as error:
-            if error.errno not in _CANNOT_WRITE:
-                raise
-            raise PipeError(
-                f"{stage} could not be written: {error}.",
-                "Nothing was published, nothing was lost: make room, then run it again.",
-            ) from error
+            with explained_writes(stage):
+                yield draft
+                if draft.manifest is None:
+                    raise PipeError(f"The stage {stage} ended without a manifest.")
+                outputs = describe_tree(draft.folder)
+                for name in outputs:
+                    sync_file(draft.folder / name)
+                seconds = {"seconds": perf_counter() - started} | draft.timing
+                write_json(draft.folder / TIMING, {k: round(v, 3) for k, v in seconds.items()})
+                replace(draft.manifest, outputs=outputs).write(draft.folder)
+                _swap(draft.folder, final)
         finally:
             shutil.rmtree(draft.folder, ignore_errors=True)
 

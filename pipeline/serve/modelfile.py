@@ -30,9 +30,10 @@ def parameters(recipe: Recipe, format: ChatFormat) -> dict[str, Any]:
     }
 
 
-def modelfile(recipe: Recipe, format: ChatFormat, gguf_name: str, license: str) -> str:
+def modelfile(recipe: Recipe, format: ChatFormat | None, gguf_name: str, license: str) -> str:
     """The Modelfile of one GGUF, which lies in the same folder.
 
+    Without a format, Ollama takes the chat template that the file carries.
     Raises PipeError for a value that would end its own quotes: a Modelfile has no escapes.
     """
     if not _GGUF_NAME.fullmatch(gguf_name):
@@ -40,9 +41,12 @@ def modelfile(recipe: Recipe, format: ChatFormat, gguf_name: str, license: str) 
             f"{gguf_name!r} cannot stand in a Modelfile's FROM.",
             "Use letters, digits, `.`, `_` and `-` in the recipe's name.",
         )
-    values = parameters(recipe, format)
-    stops = values.pop("stop")
-    for text in (format.ollama_template, license):
+    values: dict[str, Any] = {"num_ctx": recipe.num_ctx}
+    if format:
+        values = parameters(recipe, format)
+    stops: list[str] = values.pop("stop", [])
+    template = format.ollama_template if format else None
+    for text in (template or "", license):
         _check_quotable(text, '"""')
     for stop in stops:
         _check_quotable(stop, '"', "\n")
@@ -51,7 +55,7 @@ def modelfile(recipe: Recipe, format: ChatFormat, gguf_name: str, license: str) 
         undefined=StrictUndefined, keep_trailing_newline=True
     )
     return environment.from_string(source).render(
-        gguf=gguf_name, template=format.ollama_template, stops=stops, license=license, **values
+        gguf=gguf_name, template=template, stops=stops, parameters=values, license=license
     )
 
 

@@ -104,9 +104,25 @@ def test_status_of_a_new_run() -> None:
     assert output.splitlines()[-1] == "next: pipe prepare -r demo"
 
 
-def test_export_outside_a_run_needs_all_three_folders() -> None:
-    code, output = pipe("export", "--base", "x")
-    assert code == 2 and "--base, --adapter and --out go together" in output
+def test_export_outside_a_run_needs_a_base_and_a_place() -> None:
+    for given in (("--base", "x"), ("--out", "x"), ("--adapter", "x"), ("--own-template",)):
+        code, output = pipe("export", *given)
+        assert code == 2 and "name --base and --out" in output
+
+
+def test_export_options_are_recipe_values() -> None:
+    from pipeline.cli.stages import _wished
+    from pipeline.recipe import load
+
+    wished = _wished(("q4_k_m",), (r"blk\.(0|1)\.ffn=q8_0",), "my matrix.gguf", True)
+    asked = load("demo", wished).recipe.export
+    assert asked.quantize == ("Q4_K_M",) and asked.adapter_gguf
+    assert asked.tensor_types == (r"blk\.(0|1)\.ffn=q8_0",)
+    assert asked.importance and asked.importance.file == "my matrix.gguf"
+    # `train` collects, whatever file the recipe names, on as many tokens as it says
+    named = ["export.importance.file=gone.gguf", "export.importance.tokens=1024"]
+    collected = load("demo", [*named, *_wished((), (), "train", False)]).recipe.export.importance
+    assert collected and collected.file is None and collected.tokens == 1024
 
 
 def readme_commands() -> list[str]:

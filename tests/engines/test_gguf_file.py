@@ -78,13 +78,23 @@ def test_a_damaged_header_is_read_or_refused_never_a_crash(
         b"GGUF" + struct.pack("<I", 9) + bytes(16),
         b"GGUF" + struct.pack("<IQQ", 3, 1 << 63, 0),
         b"GGUF" + struct.pack("<IQQ", 3, 0, 1 << 40),
+        b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1) + b"a" + struct.pack("<I", 9)
+        + struct.pack("<IQ", 9, 1) * 100_000,
     ],
-)
+)  # fmt: skip
 def test_foreign_and_lying_files_are_refused(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "x.gguf"
     path.write_bytes(text)
     with pytest.raises(PipeError, match="not a whole GGUF"):
         read_gguf(path)
+
+
+def test_a_torn_file_may_have_a_hint_of_its_own(whole: Path, tmp_path: Path) -> None:
+    torn = tmp_path / "torn.gguf"
+    torn.write_bytes(whole.read_bytes()[:40])
+    with pytest.raises(PipeError) as caught:
+        read_gguf(torn, "Collect it again.")
+    assert caught.value.hint == "Collect it again."
 
 
 def test_a_missing_file_names_the_command_that_makes_it(tmp_path: Path) -> None:

@@ -7,17 +7,21 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from pipeline.gguf.llama import Llama
+from pipeline.base import base_at
+from pipeline.gguf.merged import Merged
+from pipeline.gguf.models import architecture_of
+from tests.support.tokenizer import tokenizer_json
 
+VOCAB = 500
 CONFIG: dict[str, Any] = {
     "model_type": "llama",
-    "num_hidden_layers": 1,
-    "hidden_size": 32,
-    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "hidden_size": 256,
+    "intermediate_size": 512,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "head_dim": 8,
-    "vocab_size": 40,
+    "head_dim": 64,
+    "vocab_size": VOCAB,
     "max_position_embeddings": 131072,
     "rms_norm_eps": 1e-5,
     "tie_word_embeddings": True,
@@ -30,45 +34,48 @@ CONFIG: dict[str, Any] = {
         "original_max_position_embeddings": 8192,
     },
 }
-
-_ROWS = {"q": 32, "k": 16, "v": 16, "o": 32, "gate": 64, "up": 64, "down": 32}
-_COLUMNS = {"down": 64}
-
-
-def shape_of(name: str) -> tuple[int, ...]:
-    """The shape that CONFIG gives a checkpoint tensor."""
-    if "norm" in name:
-        return (32,)
-    if "embed" in name:
-        return (40, 32)
-    projection = name.split(".")[-2].removesuffix("_proj")
-    return _ROWS[projection], _COLUMNS.get(projection, 32)
+EMBEDDING = "model.embed_tokens.weight"
+_MODULES = (
+    "input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+    "self_attn.o_proj", "post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj",
+    "mlp.down_proj",
+)  # fmt: skip
+Q = "model.layers.0.self_attn.q_proj.weight"
+V = "model.layers.0.self_attn.v_proj.weight"
 
 
-def write_base(folder: Path) -> Path:
-    """config.json and F16 weights, seeded."""
+def write_base(folder: Path, **config: Any) -> Path:
+    """config.json, a tokenizer and seeded F16 weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "config.json").write_text(json.dumps(CONFIG | config))
+    (folder / "tokenizer.json").write_text(tokenizer_json())
+    model = architecture_of(CONFIG | config)
     random = np.random.default_rng(0)
+    stored = [EMBEDDING, "model.norm.weight", *(["lm_head.weight"] if not model.tied else [])]
+    for layer in range(model.layers):
+        for module in _MODULES:
+            stored.append(f"model.layers.{layer}.{module}.weight")
     weights = {
-        name: random.standard_normal(shape_of(name)).astype(np.float16)
-        for name, _ in Llama.from_config(CONFIG).names()
+        name: random.standard_normal(model.shape_of(name)).astype(np.float16) for name in stored
     }
     save_file(weights, folder / "model.safetensors")
     return folder
 
 
-def write_adapter(folder: Path, *, columns: int = 32, zero: bool = False, **config: Any) -> Path:
-    """A rank-2 adapter on q_proj."""
+def write_adapter(folder: Path, **config: Any) -> Path:
+    """A rank-2 adapter on the first layer's q_proj."""
     folder.mkdir(parents=True, exist_ok=True)
     values = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "bias": "none", **config}
     (folder / "adapter_config.json").write_text(json.dumps(values))
     random = np.random.default_rng(1)
-    stem = "base_model.model.model.layers.0.self_attn.q_proj"
-    b = np.zeros((32, 2)) if zero else random.standard_normal((32, 2))
+    stem = f"base_model.model.{Q.removesuffix('.weight')}"
     tensors = {
-        f"{stem}.lora_A.weight": random.standard_normal((2, columns)).astype(np.float32),
-        f"{stem}.lora_B.weight": b.astype(np.float32),
+        f"{stem}.lora_A.weight": random.standard_normal((2, 256)).astype(np.float32),
+        f"{stem}.lora_B.weight": random.standard_normal((256, 2)).astype(np.float32),
     }
     save_file(tensors, folder / "adapter_model.safetensors")
     return folder
+
+
+def merged(base: Path, adapter: Path | None = None) -> Merged:
+    return Merged.open(base_at(base), adapter)

@@ -14,6 +14,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 from pipeline.chat import Backend, Encoder, chat_format, fastest
+from pipeline.cores import cores
 from pipeline.data.read.chunks import Chunk
 from pipeline.data.work.parts import Part, write_part
 from pipeline.data.work.worker import Task, Worker
@@ -71,7 +72,7 @@ def parts_of(jobs: Iterable[Job], setup: Setup) -> Iterator[tuple[int, Part]]:
     rest = iter(jobs)
     first = list(islice(rest, ALONE + 1))
     few = len(first) <= ALONE
-    if few or _cores() == 1:
+    if few or cores() == 1:
         desk = Desk((setup if few else setup.proven()).encoder())
         yield from ((job.task.number, desk.do(job)) for job in chain(first, rest))
         return
@@ -85,7 +86,7 @@ def parts_of(jobs: Iterable[Job], setup: Setup) -> Iterator[tuple[int, Part]]:
 
 
 def _pooled(jobs: Iterator[Job], setup: Setup) -> Iterator[tuple[int, Part]]:
-    workers = _cores()
+    workers = cores()
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (setup,))
     waiting: deque[tuple[int, Future[Part]]] = deque()
     try:
@@ -101,17 +102,6 @@ def _pooled(jobs: Iterator[Job], setup: Setup) -> Iterator[tuple[int, Part]]:
 def _finished(waiting: tuple[int, Future[Part]]) -> tuple[int, Part]:
     number, future = waiting
     return number, future.result()
-
-
-def _cores() -> int:
-    """Cores that this process may use: a container's quota may be less than it sees."""
-    seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    try:
-        quota, _, period = Path("/sys/fs/cgroup/cpu.max").read_text().partition(" ")
-        allowed = -(-int(quota) // int(period))
-    except (OSError, ValueError):  # no cgroup, or "max"
-        allowed = seen or 1
-    return max(1, min(seen or 1, allowed))
 
 
 def _begin(setup: Setup) -> None:

@@ -1,0 +1,134 @@
+"""The demo's base trained on a GPU: 4-bit, 16-bit and fp16, by `pipe train` as typed."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+from pipeline.run import Run
+
+pytestmark = pytest.mark.gpu
+
+ON_GPU = """\
+extends: demo
+train:
+  device: cuda
+  precision: bf16
+  optimizer: adamw_8bit
+  gradient_checkpointing: true
+  max_steps: 5
+  log_every: 1
+  warmup_steps: 1
+"""
+
+
+@dataclass
+class Demo:
+    """A folder with a pipe.yaml, and `pipe` in it."""
+
+    folder: Path
+
+    def run(self, name: str = "demo") -> Run:
+        return Run(self.folder / "runs" / name)
+
+    def pipe(self, *arguments: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline", *arguments],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    def trained(self, name: str, *settings: str) -> Run:
+        flags = [part for each in settings for part in ("--set", each)]
+        self.pipe("prepare", "--run", name)
+        self.pipe("train", "--run", name, *flags)
+        return self.run(name)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    folder = tmp_path_factory.mktemp("demo")
+    (folder / "pipe.yaml").write_text(ON_GPU)
+    return Demo(folder)
+
+
+@pytest.fixture(scope="session")
+def four_bit(demo: Demo) -> Run:
+    return demo.trained("four-bit")
+
+
+def steps_of(run: Run) -> list[dict[str, Any]]:
+    lines = (run.folder("train") / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def adapter_of(run: Run) -> dict[str, Any]:
+    return dict(load_file(run.folder("train") / "adapter" / "adapter_model.safetensors"))
+
+
+def assert_it_learned(run: Run) -> None:
+    steps = steps_of(run)
+    assert [step["step"] for step in steps] == [1, 2, 3, 4, 5]
+    assert all(math.isfinite(step["loss"]) for step in steps)
+    assert steps[-1]["loss"] < steps[0]["loss"] - 0.1
+    changed = [t for name, t in adapter_of(run).items() if "lora_B" in name]
+    assert len(changed) == 3 * 7 and all(abs(t).max() > 0 for t in changed)
+
+
+def test_four_bits_learn_and_the_manifest_says_what_ran(four_bit: Run) -> None:
+    assert_it_learned(four_bit)
+    facts = four_bit.require("train").facts
+    assert facts["load_in_4bit"] is True and facts["precision"] == "bf16"
+    assert facts["optimizer"] == "adamw_8bit" and facts["device"] != "cpu"
+    assert {str(t.dtype) for t in adapter_of(four_bit).values()} == {"float32"}
+
+
+def test_the_log_names_the_memory_of_the_gpu(four_bit: Run) -> None:
+    log = json.loads((four_bit.folder("train") / "training_log.json").read_text())
+    assert 0 < log["peak_memory_bytes"]["gpu_allocated"] <= log["peak_memory_bytes"]["gpu_reserved"]
+    assert "GB gpu_allocated" in (four_bit.folder("train") / "training_log.txt").read_text()
+
+
+def test_sixteen_bits_learn(demo: Demo) -> None:
+    run = demo.trained("sixteen-bit", "train.load_in_4bit=false")
+    assert_it_learned(run)
+    assert run.require("train").facts["load_in_4bit"] is False
+
+
+def test_fp16_learns(demo: Demo) -> None:
+    assert_it_learned(demo.trained("fp16", "train.precision=fp16"))
+
+
+def test_the_adapter_answers_on_the_gpu_with_its_base_in_four_bits(four_bit: Run) -> None:
+    from pipeline.base import open_base
+    from pipeline.chat import Encoder, chat_format
+    from pipeline.engines.transformers import TransformersEngine
+    from pipeline.recipe.schema import Model
+
+    base = open_base(Model(base="builtin:tiny-llama"))
+    encoder = Encoder(base.folder / "tokenizer.json", chat_format("llama3.2-reasoning"))
+    engine = TransformersEngine(
+        "adapter",
+        base,
+        encoder,
+        adapter=four_bit.folder("train") / "adapter",
+        load_in_4bit=True,
+        device="cuda",
+    )
+    chats = [[{"role": "user", "content": text}] for text in ("Hello", "How much is 1 + 2?")]
+    done = list(engine.answers(chats, max_new_tokens=8))
+    engine.close()
+    assert len(done) == 2 and all(0 < each.tokens <= 8 for each in done)
