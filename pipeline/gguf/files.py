@@ -12,6 +12,7 @@ from pipeline.errors import PipeError
 from pipeline.gguf.header import Metadata
 from pipeline.gguf.importance import Importance
 from pipeline.gguf.job import Job
+from pipeline.gguf.kernels.lanes import must_compile
 from pipeline.gguf.merged import Merged
 from pipeline.gguf.mix import FILE_TYPES, Facts, Override, choose_types, fallbacks
 from pipeline.gguf.models import (
@@ -94,6 +95,8 @@ def write_files(
     for each, output in zip(asked, outputs, strict=True):
         if count := source.fallbacks(each, output.types):
             emit(Note(f"{each.type}: {count} tensors fill no blocks of it and get a wider type."))
+    if must_compile():
+        emit(Note("Compiling the kernels, once on this machine: some seconds for each type."))
     names = {"types": " ".join(each.type for each in asked)}
     with ExitStack() as stack:
         for output in outputs:

@@ -14,12 +14,13 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import gettempdir
 from time import perf_counter, sleep
 from typing import NamedTuple
 
 from session import HERE, Session, Step, bases, clock, options_of
 
-GATES = Path("/tmp/gpugates")
+GATES = Path(gettempdir()) / "gpugates"
 WARM_UP_LIMIT = 150
 """Seconds for all contenders; who is not ready then is timed while others still warm up."""
 

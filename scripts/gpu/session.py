@@ -18,11 +18,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import gettempdir
 from time import perf_counter
 from typing import NamedTuple
 
 STARTED = perf_counter()
 HERE = Path("scripts/gpu")
+PYTEST = Path(gettempdir()) / "gpupytest"
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "NO_COLOR": "1",
@@ -152,12 +154,12 @@ def correct(session: Session) -> None:
             train(session, "recipe4096", 4096),
             train(session, "lora16", 2048, "train.load_in_4bit=false"),
             train(session, "fp16", 2048, "train.precision=fp16"),
-            Step("tests", 400, [*tests, "--basetemp=/tmp/gpupytest", "-p", "no:cacheprovider"]),
+            Step("tests", 400, [*tests, f"--basetemp={PYTEST}", "-p", "no:cacheprovider"]),
         ]
     )
     for name in ("q2", "recipe4096", "lora16", "fp16"):
         _keep_train(session, name)
-    for adapter in Path("/tmp/gpupytest").glob("demo*/runs/four-bit/train/adapter"):
+    for adapter in PYTEST.glob("demo*/runs/four-bit/train/adapter"):
         shutil.copytree(adapter, session.logs / "demo_adapter", dirs_exist_ok=True)
         break
     compare = [sys.executable, str(HERE / "compare_runs.py"), "runs/q1", "runs/q2"]
@@ -193,7 +195,7 @@ def options_of(phases: Sequence[str] = ()) -> argparse.ArgumentParser:
     if phases:
         parser.add_argument("phases", nargs="+", choices=phases)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--logs", type=Path, default=Path("/tmp/gpulogs"))
+    parser.add_argument("--logs", type=Path, default=Path(gettempdir()) / "gpulogs")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--steps", type=int, default=12)
     return parser

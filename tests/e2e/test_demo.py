@@ -109,7 +109,7 @@ def test_the_modelfile_is_one_that_ollama_create_takes(demo: Demo, ollama_home: 
 def test_the_exported_file_says_what_it_is(demo: Demo) -> None:
     metadata = read_gguf(demo.run.folder("export") / "my-model-Q4_K_M.gguf").metadata
     assert metadata["general.architecture"] == "llama"
-    assert metadata["general.base_model.0.name"] == "tiny-llama"
+    assert metadata["general.base_model.0.name"] == "Tiny Llama"
     assert metadata["tokenizer.ggml.pre"] == "llama-bpe"
     assert "tool" not in metadata["tokenizer.chat_template"]
 

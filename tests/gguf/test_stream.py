@@ -16,7 +16,7 @@ from pipeline.engines.gguf_file import read_gguf
 from pipeline.errors import PipeError
 from pipeline.gguf import Job, write_types
 from pipeline.recipe.schema import Export
-from pipeline.run import Progress, silent
+from pipeline.run import Note, Progress, silent
 from tests.gguf.reference import reference
 from tests.gguf.support import Q, V, merged, write_adapter, write_base
 
@@ -182,6 +182,16 @@ def test_a_tokenizer_beside_the_adapter_is_the_one(job: Job, tmp_path: Path) -> 
     written(job, tmp_path / "out", ["Q8_0"])
     metadata = read_gguf(tmp_path / "out" / "m-Q8_0.gguf").metadata
     assert metadata["tokenizer.ggml.tokens"][number] == "<|mine|>"
+
+
+def test_the_first_use_says_that_it_compiles(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Progress | Note] = []
+    written(job, tmp_path / "before", ["Q8_0"])  # loads what is compiled
+    monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path))
+    write_types(replace(job, asked=Export(quantize=["Q8_0"])), tmp_path, events.append)
+    assert any(isinstance(e, Note) and e.text.startswith("Compiling the kernels") for e in events)
 
 
 def test_progress_counts_every_weight(job: Job, tmp_path: Path) -> None:

@@ -101,6 +101,12 @@ def compiled(function: _Function) -> _Function:
     return cast(_Function, numba.njit(cache=_KEEPS_CODE, **_OPTIONS)(function))
 
 
+def must_compile() -> bool:
+    """Whether no kernel has been compiled on this machine yet, which takes seconds a type."""
+    kept = numba.config.CACHE_DIR
+    return not (kept and any(Path(kept).glob("*/*.nbi")))
+
+
 def helper(function: _Function) -> _Function:
     """As `compiled`, but only for compiled callers, which take it in: sooner compiled, not kept."""
     options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, **_OPTIONS}
