@@ -17,6 +17,7 @@ from pipeline.gguf.mix import Shape
 from pipeline.gguf.models import Architecture, architecture_of, as_loaded
 from pipeline.gguf.models.architecture import EMBEDDING
 from pipeline.gguf.weights import Adapter, Change, Checkpoint, load_adapter
+from pipeline.gguf.weights.checkpoint import to_float32
 
 F32 = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -155,7 +156,7 @@ class Merged:
     def _stored(self, source: str, rows: slice | IntArray) -> Values:
         stored = self.base.read(source)
         bits = np.ascontiguousarray(stored.rows(rows))
-        return Values(bits, stored.dtype, _to_float32(bits, stored.dtype))
+        return Values(bits, stored.dtype, to_float32(bits, stored.dtype))
 
     def _changed(self, change: Change, rows: slice | IntArray) -> Values:
         """Changed in fp32, then rounded to the tensor's own type, as a merged checkpoint is."""
@@ -165,10 +166,9 @@ class Merged:
         else:
             stored = self._stored(change.source, rows)
             weight, dtype = stored.float32, stored.dtype
-            weight = weight if weight.flags.writeable else weight.copy()
         weight = np.ascontiguousarray(change.apply(weight, numbers))
         bits = _from_float32(weight, dtype)
-        return Values(bits, dtype, _to_float32(bits, dtype))
+        return Values(bits, dtype, to_float32(bits, dtype))
 
     def _rows(self, slab: Slab) -> slice | IntArray:
         """Which rows of the checkpoint's tensor these are; all of a vector."""
@@ -198,16 +198,6 @@ class Merged:
                 "config.json and the weights are not of the same model.",
             )
         return shape
-
-
-def _to_float32(bits: npt.NDArray[Any], dtype: str) -> F32:
-    """Exactly, a new array; fp32 is given back as it is."""
-    if dtype == "F32":
-        return bits
-    out = np.empty(bits.shape, np.float32)
-    convert = halves.bf16_to_fp32 if dtype == "BF16" else halves.fp16_to_fp32
-    convert(bits.reshape(-1).view(np.uint16), out.reshape(-1))
-    return out
 
 
 def _from_float32(values: F32, dtype: str) -> npt.NDArray[Any]:

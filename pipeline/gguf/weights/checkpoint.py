@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import PipeError
+from pipeline.gguf.kernels import halves
 
 F32 = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -55,10 +56,7 @@ class Stored:
 
     def float32(self, index: slice | IntArray = slice(None)) -> F32:
         """The values of some rows in fp32, exactly; a C-contiguous copy."""
-        bits = np.ascontiguousarray(np.atleast_1d(self.bits)[index])
-        if self.dtype == "BF16":
-            return (bits.astype(np.uint32) << 16).view(np.float32)
-        return bits.astype(np.float32)
+        return to_float32(np.ascontiguousarray(np.atleast_1d(self.bits)[index]), self.dtype)
 
     def transposed(self) -> "Stored":
         return Stored(self.bits.T, self.dtype)
@@ -93,6 +91,16 @@ class _Place:
     shape: tuple[int, ...]
     offset: int
     size: int
+
+
+def to_float32(bits: npt.NDArray[Any], dtype: str) -> F32:
+    """The values of C-contiguous bits (see Stored) in fp32, exactly; a new array."""
+    if dtype == "F32":
+        return bits.astype(np.float32)
+    out = np.empty(bits.shape, np.float32)
+    convert = halves.bf16_to_fp32 if dtype == "BF16" else halves.fp16_to_fp32
+    convert(bits.reshape(-1).view(np.uint16), out.reshape(-1))
+    return out
 
 
 class Checkpoint:
