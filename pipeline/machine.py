@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.base import open_base
 from pipeline.chat import Encoder, chat_format
+from pipeline.engines.completion import Decoding
 from pipeline.engines.llamacpp import REBUILD, LlamaCppEngine
 from pipeline.engines.ollama import OllamaServer
 from pipeline.errors import PipeError
@@ -95,7 +96,7 @@ def _quantize_and_ask(folder: Path) -> None:
     for file in write_types(job, folder, silent).files.values():
         engine = LlamaCppEngine(folder / file, encoder, n_ctx=64)
         try:
-            list(engine.answers([[{"role": "user", "content": "Hi"}]], max_new_tokens=4))
+            list(engine.answers([[{"role": "user", "content": "Hi"}]], Decoding(4)))
         finally:
             engine.close()
 

@@ -14,6 +14,7 @@ from pipeline.chat.format import (
 )
 from pipeline.chat.proof import Proof, fastest, unproven
 from pipeline.chat.reply import Part, Reply, ReplySplitter, parse_reply
+from pipeline.chat.rows import conversation_of, exchange_of
 
 __all__ = [
     "FORMATS",
@@ -31,6 +32,8 @@ __all__ = [
     "ReplySplitter",
     "Text",
     "chat_format",
+    "conversation_of",
+    "exchange_of",
     "fastest",
     "parse_reply",
     "render_jinja",

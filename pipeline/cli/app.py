@@ -8,7 +8,18 @@ from typing import Any
 import click
 
 from pipeline import __version__
-from pipeline.cli import chat, datasets, doctor, prepare, recipes, stages, status
+from pipeline.cli import (
+    chat,
+    check,
+    datasets,
+    doctor,
+    evaluate,
+    prepare,
+    recipes,
+    report,
+    stages,
+    status,
+)
 from pipeline.cli.options import with_options
 from pipeline.errors import PipeError
 
@@ -79,11 +90,11 @@ for command in (
     stages.train,
     stages.export,
     stages.register,
-    stages.check,
-    stages.evaluate,
+    check.check,
+    evaluate.evaluate,
     stages.run_all,
     status.status,
-    status.report,
+    report.report,
     chat.chat,
     recipes.init,
     recipes.recipes,

@@ -1,4 +1,4 @@
-"""train, export, register, check, eval, run."""
+"""train, export, register, run."""
 
 from __future__ import annotations
 
@@ -133,49 +133,6 @@ def register(
     finished(manifest, as_json, work.run.folder("serve"))
 
 
-@click.command()
-@run_options
-@click.option("--require-all", is_flag=True, help="A gate that could not run is a failure.")
-def check(require_all: bool, as_json: bool, **options: Any) -> None:
-    """Hold Transformers, llama.cpp and Ollama against each other.
-
-    Exits 1 when a gate fails. Example: pipe check --require-all
-    """
-    from dataclasses import asdict
-
-    from pipeline import workflow
-    from pipeline.cli.show import say_json
-
-    gates = workflow.check(open_work(**options))
-    if as_json:
-        say_json({"gates": [asdict(gate) for gate in gates]})
-    else:
-        for gate in gates:
-            _show_gate(gate)
-    bad = {"failed", "not_run"} if require_all else {"failed"}
-    if any(gate.status in bad for gate in gates):
-        raise click.exceptions.Exit(1)
-
-
-@click.command("eval")
-@run_options
-@force_option
-@dry_run_option
-def evaluate(force: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
-    """Ask every engine the test questions, before and after.
-
-    Example: pipe eval --set eval.limit=50
-    """
-    from pipeline import workflow
-    from pipeline.cli.status import show_scores
-
-    work = open_work(**options, force=force)
-    if dry_run:
-        return preview(work, ["eval"], as_json)
-    workflow.evaluate(work)
-    show_scores(work.run, as_json)
-
-
 @click.command("run")
 @run_options
 @force_option
@@ -187,18 +144,10 @@ def run_all(force: bool, dry_run: bool, accept: bool, as_json: bool, **options: 
     Example: pipe run -r demo
     """
     from pipeline import workflow
-    from pipeline.cli.status import show_scores
+    from pipeline.cli.evaluate import show_scores
 
     work = open_work(**options, force=force, accept=accept)
     if dry_run:
         return preview(work, ["data", "train", "export", "serve", "eval"], as_json)
     workflow.run_all(work)
     show_scores(work.run, as_json)
-
-
-def _show_gate(gate: Any) -> None:
-    color = {"passed": "green", "failed": "red", "not_run": "yellow"}[gate.status]
-    click.echo(f"{click.style(f'{gate.status:8}', fg=color)} {gate.name:27} {gate.compared}")
-    for line in (gate.reason, gate.hint):
-        if line:
-            click.echo(f"{'':37}{line}")

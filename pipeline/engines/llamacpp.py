@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.chat import Conversation, Encoder, parse_reply
 from pipeline.child import Child
-from pipeline.engines.completion import Completion
+from pipeline.engines.completion import Completion, Decoding
 from pipeline.engines.gguf_file import read_gguf
 from pipeline.errors import PipeError
 
@@ -59,12 +59,12 @@ class LlamaCppEngine:
         return list(self._process.ask("tokenize", text=text, add_bos=add_bos))
 
     def answers(
-        self, conversations: Sequence[Conversation], *, max_new_tokens: int, thinking: bool = True
+        self, conversations: Sequence[Conversation], decoding: Decoding, *, thinking: bool = True
     ) -> Iterator[Completion]:
-        """Greedy replies in order, one at a time; a full context cuts a reply off."""
+        """Replies in order, one at a time; a full context cuts a reply off."""
         for conversation in conversations:
             ids = self.encoder.prompt(conversation, thinking=thinking)
-            tokens, gaps, stopped = self._complete(ids, max_new_tokens)
+            tokens, gaps, stopped = self._complete(ids, decoding.max_new_tokens)
             text = self.encoder.reply_of(tokens)
             reply = parse_reply(text, self.encoder.format)
             yield Completion(text, reply, len(tokens) + stopped, stopped, tuple(gaps))
@@ -89,6 +89,9 @@ class LlamaCppEngine:
                 if not text.endswith("\ufffd"):
                     yield text[len(shown) :]
                     shown = text
+
+    def memory_bytes(self) -> int | None:
+        return None
 
     def close(self) -> None:
         self._process.close()

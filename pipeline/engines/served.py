@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from pipeline.chat import ChatFormat, Conversation, Reply
-from pipeline.engines.completion import Completion
+from pipeline.engines.completion import Completion, Decoding
 from pipeline.engines.ollama import REPEAT_LIMIT, ChatReply, OllamaServer
 from pipeline.errors import OllamaRefused
 
@@ -17,9 +17,9 @@ class OllamaEngine:
         self.server, self.model, self.format = server, model, format
 
     def answers(
-        self, conversations: Sequence[Conversation], *, max_new_tokens: int, thinking: bool = True
+        self, conversations: Sequence[Conversation], decoding: Decoding, *, thinking: bool = True
     ) -> Iterator[Completion]:
-        options = {"temperature": 0, "num_predict": max_new_tokens}
+        options = {"temperature": decoding.temperature, "num_predict": decoding.max_new_tokens}
         for conversation in conversations:
             try:
                 reply = self.server.chat(self.model, conversation, think=thinking, options=options)
@@ -28,6 +28,9 @@ class OllamaEngine:
                     raise
                 reply = ChatReply("", "", REPEAT_LIMIT, 0, 0)
             yield self._completion(reply)
+
+    def memory_bytes(self) -> int | None:
+        return None
 
     def close(self) -> None:
         """The server keeps the model for its other clients."""

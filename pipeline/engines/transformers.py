@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pipeline.base import Base
 from pipeline.chat import Conversation, Encoder, parse_reply
-from pipeline.engines.completion import Completion
+from pipeline.engines.completion import Completion, Decoding
 from pipeline.errors import PipeError
 
 Variant = Literal["base", "adapter", "merged"]
@@ -34,12 +34,22 @@ class TransformersEngine:
         self._model = _load(variant, base, adapter, load_in_4bit, device)
 
     def answers(
-        self, conversations: Sequence[Conversation], *, max_new_tokens: int, thinking: bool = True
+        self, conversations: Sequence[Conversation], decoding: Decoding, *, thinking: bool = True
     ) -> Iterator[Completion]:
-        """Greedy replies in order, a batch at a time."""
+        """Replies in order, a batch at a time."""
         prompts = [self.encoder.prompt(c, thinking=thinking) for c in conversations]
         for start in range(0, len(prompts), self._batch_size):
-            yield from self._batch(prompts[start : start + self._batch_size], max_new_tokens)
+            yield from self._batch(
+                prompts[start : start + self._batch_size], decoding.max_new_tokens
+            )
+
+    def memory_bytes(self) -> int | None:
+        import psutil
+        import torch
+
+        if self._model.device.type == "cuda":
+            return int(torch.cuda.memory_allocated())
+        return int(psutil.Process().memory_info().rss)
 
     def close(self) -> None:
         """Give the memory back: Ollama may want the same GPU."""

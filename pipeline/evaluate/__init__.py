@@ -1,6 +1,5 @@
-"""Gates and scores: is it served as it was trained, and how good is it?"""
+"""Scores: how good is it, before and after?"""
 
-from pipeline.evaluate.gates import check
 from pipeline.evaluate.score import evaluate
 
-__all__ = ["check", "evaluate"]
+__all__ = ["evaluate"]

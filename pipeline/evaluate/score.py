@@ -8,15 +8,15 @@ from typing import Any
 
 from pipeline.answers import exact_match
 from pipeline.base import Base
-from pipeline.chat import Conversation, Encoder, Message, chat_format
-from pipeline.engines.completion import Completion, Engine
-from pipeline.errors import OllamaRefused, OllamaUnreachable, PipeError
-from pipeline.evaluate.contenders import Contender, contenders
+from pipeline.chat import Encoder, chat_format, conversation_of
+from pipeline.engines.completion import Completion, Decoding, Engine
+from pipeline.engines.contenders import Contender, contenders
+from pipeline.errors import OllamaRefused, OllamaUnreachable
 from pipeline.evaluate.grade import wilson
 from pipeline.recipe import Recipe
 from pipeline.run import Emit, Manifest, Note, Progress, Run, versions_of
 from pipeline.run.files import write_json
-from pipeline.run.rows import read_jsonl
+from pipeline.run.rows import held_out_rows
 
 Row = dict[str, Any]
 
@@ -37,7 +37,7 @@ def evaluate(recipe: Recipe, run: Run, base: Base, emit: Emit, *, force: bool = 
     if not force and (run.is_done(plan) or run.is_done(served_too)):
         emit(Note("eval is up to date."))
         return run.require("eval")
-    rows = questions(run, recipe.eval.limit)
+    rows = held_out_rows(run, recipe.eval.limit)
     with run.publish("eval") as draft:
         results: dict[str, Any] = {}
         for contender in engines:
@@ -54,24 +54,6 @@ def evaluate(recipe: Recipe, run: Run, base: Base, emit: Emit, *, force: bool = 
         write_json(draft.folder / "results.json", {"items": len(rows), "engines": results})
         draft.manifest = plan
     return run.require("eval")
-
-
-def questions(run: Run, limit: int | None) -> list[Row]:
-    """The test rows, from the first on. Raises PipeError where there is none."""
-    rows = list(read_jsonl(run.folder("data") / "test.jsonl"))[:limit]
-    if not rows:
-        raise PipeError(
-            "There is no test row to ask.", "Set data.test or data.test_share, then: pipe prepare"
-        )
-    return rows
-
-
-def conversation(row: Row) -> Conversation:
-    """The row's question as a chat."""
-    messages: list[Message] = [{"role": "user", "content": row["question"]}]
-    if row.get("system"):
-        messages.insert(0, {"role": "system", "content": row["system"]})
-    return messages
 
 
 def _with_engines(plan: Manifest, engines: list[str]) -> Manifest:
@@ -104,8 +86,8 @@ def _ask(contender: Contender, rows: list[Row], limit: int, emit: Emit) -> list[
     completions: list[Completion] = []
     right = 0
     try:
-        chats = [conversation(row) for row in rows]
-        for row, done in zip(rows, engine.answers(chats, max_new_tokens=limit), strict=True):
+        chats = [conversation_of(row) for row in rows]
+        for row, done in zip(rows, engine.answers(chats, Decoding(limit)), strict=True):
             completions.append(done)
             right += exact_match(done.reply.answer, reference(row))
             figures = {"right": f"{right / len(completions):.1%}"}

@@ -249,11 +249,43 @@ class Serve(Section):
     """Text or SPDX id shown by `ollama show`; None takes the base's."""
 
 
+class Endpoint(Section):
+    """A server that speaks OpenAI's chat completions."""
+
+    url: str = Field(pattern=r"^https?://[^@\s]+$")
+    """Up to and without `/chat/completions`, as http://127.0.0.1:8000/v1."""
+    model: str
+    key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """The environment variable that holds the key; the key itself stands in no file."""
+
+
 class Evaluate(Section):
+    tasks: tuple[str, ...] = ("test",)
+    """`test` (the run's held-out rows), `gsm8k`, `math-500`, a jsonl or a task's YAML file, or a
+    task of an installed package. The first leads the report."""
     limit: int | None = Field(None, ge=1)
-    """At most so many test rows per engine."""
+    """At most so many questions per task and engine."""
+    engines: tuple[str, ...] = ()
+    """Of base, adapter, merged, each GGUF type, ollama, endpoint; empty takes all there are."""
     batch_size: int = Field(16, ge=1)
+    """Questions at a time: faster, for more memory."""
     max_new_tokens: int = Field(1024, ge=1)
+    temperature: float = Field(0.0, ge=0)
+    """0 is greedy, one answer a question. open-r1 measures at 0.6."""
+    top_p: float = Field(0.95, gt=0, le=1)
+    samples: int = Field(1, ge=1)
+    """Replies a question; pass@1 is their mean. open-r1 takes 4 on MATH-500, 64 on AIME."""
+    endpoint: Endpoint | None = None
+    metrics: tuple[str, ...] = ()
+    """Metrics of installed packages, beside our own."""
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> "Evaluate":
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError("greedy samples are all the same: set eval.temperature, such as 0.6")
+        if not self.tasks or len(set(self.tasks)) < len(self.tasks):
+            raise ValueError("name at least one task, each once")
+        return self
 
 
 class Recipe(Section):

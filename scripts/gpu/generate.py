@@ -22,6 +22,7 @@ def measured(options: argparse.Namespace, variant: Any, load_in_4bit: bool) -> d
 
     from pipeline.base import open_base
     from pipeline.chat import Encoder, chat_format
+    from pipeline.engines.completion import Decoding
     from pipeline.engines.transformers import TransformersEngine
     from pipeline.recipe.schema import Model
 
@@ -44,9 +45,9 @@ def measured(options: argparse.Namespace, variant: Any, load_in_4bit: bool) -> d
         batch_size=options.batch,
     )
     loaded = perf_counter()
-    list(engine.answers(chats, max_new_tokens=8))
+    list(engine.answers(chats, Decoding(8)))
     warm = perf_counter()
-    done = list(engine.answers(chats, max_new_tokens=options.tokens))
+    done = list(engine.answers(chats, Decoding(options.tokens)))
     seconds = perf_counter() - warm
     tokens = sum(each.tokens for each in done)
     engine.close()

@@ -115,6 +115,7 @@ def test_fp16_learns(demo: Demo) -> None:
 def test_the_adapter_answers_on_the_gpu_with_its_base_in_four_bits(four_bit: Run) -> None:
     from pipeline.base import open_base
     from pipeline.chat import Encoder, chat_format
+    from pipeline.engines.completion import Decoding
     from pipeline.engines.transformers import TransformersEngine
     from pipeline.recipe.schema import Model
 
@@ -129,6 +130,6 @@ def test_the_adapter_answers_on_the_gpu_with_its_base_in_four_bits(four_bit: Run
         device="cuda",
     )
     chats = [[{"role": "user", "content": text}] for text in ("Hello", "How much is 1 + 2?")]
-    done = list(engine.answers(chats, max_new_tokens=8))
+    done = list(engine.answers(chats, Decoding(8)))
     engine.close()
     assert len(done) == 2 and all(0 < each.tokens <= 8 for each in done)

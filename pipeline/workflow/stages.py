@@ -1,51 +1,19 @@
 """The stages in order. They meet on disk; this is where they are called one after the other."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.base import Base, base_at, open_base
-from pipeline.chat import ChatFormat, Encoder, chat_format
-from pipeline.errors import ChangedInput, OllamaUnreachable, PipeError, StaleInput
+from pipeline.base import Base, base_at
+from pipeline.chat import ChatFormat, chat_format
+from pipeline.errors import OllamaUnreachable, PipeError
 from pipeline.recipe import Recipe
-from pipeline.run import Emit, Manifest, Note, Run, Stage
+from pipeline.run import Emit, Manifest, Note
 from pipeline.run.files import explained_writes
-from pipeline.run.folder import NEEDS
+from pipeline.workflow.work import Work
 
 if TYPE_CHECKING:
     from pipeline.gguf import Job
-
-StageStatus = str
-
-
-@dataclass(frozen=True)
-class Work:
-    """A recipe, the run it fills, and who listens."""
-
-    recipe: Recipe
-    run: Run
-    emit: Emit
-    force: bool = False
-    accept: bool = False
-    """Take the columns that were found in a dataset that nobody described."""
-
-    def base(self, *, weights: bool = True) -> Base:
-        """The base at the revision that prepare recorded for these same words of the recipe."""
-        revision = None
-        if manifest := self.run.manifest("data"):
-            asked = manifest.section["model"]
-            if (asked["base"], asked["revision"]) == (
-                self.recipe.model.base,
-                self.recipe.model.revision,
-            ):
-                revision = manifest.facts["base"]["revision"]
-        return open_base(self.recipe.model, revision=revision, weights=weights)
-
-    def keep(self) -> None:
-        """Write the recipe in force beside the stages."""
-        self.run.keep_recipe(self.recipe)
 
 
 def prepare(work: Work) -> Manifest:
@@ -67,14 +35,14 @@ def expected(work: Work) -> list[Any]:
     """What prepare would read, source by source; asks the hub for the first rows only."""
     from pipeline.data import expected as look
 
-    return look(work.recipe, _encoder(work), accept=work.accept)
+    return look(work.recipe, work.encoder(), accept=work.accept)
 
 
 def examples(work: Work, count: int) -> list[Any]:
     """The first training rows as the model sees them."""
     from pipeline.data import shown
 
-    return list(shown(work.run, _encoder(work), count))
+    return list(shown(work.run, work.encoder(), count))
 
 
 def train(work: Work) -> Manifest:
@@ -107,7 +75,7 @@ def export(work: Work) -> Manifest:
             job,
             datasets=[each["dataset"] for each in sources if each.get("revision")],
             training_text=lambda tokens: training_text(
-                work.run, _encoder(work), tokens, work.recipe.seed
+                work.run, work.encoder(), tokens, work.recipe.seed
             ),
         )
         companions["README.md"] = model_card(work.recipe, format, job.license, sources)
@@ -162,13 +130,6 @@ def register_if_served(work: Work) -> None:
         work.emit(Note(f"Not registered: {error.message} Once Ollama runs: {later}"))
 
 
-def check(work: Work) -> list[Any]:
-    from pipeline.evaluate import check as stage
-
-    with work.run.lock():
-        return stage(work.recipe, work.run, work.base(weights=False), work.emit)
-
-
 def evaluate(work: Work) -> Manifest:
     from pipeline.evaluate import evaluate as stage
 
@@ -190,75 +151,6 @@ def run_all(work: Work) -> None:
     except PipeError as error:  # the files are there: a server's refusal does not stop the scores
         work.emit(Note(f"Not registered: {error}", warning=True))
     evaluate(work)
-
-
-@contextmanager
-def talking(work: Work, *, ollama: bool, temperature: float) -> Iterator[Any]:
-    """Someone to talk to: the first exported file in llama.cpp, or the served model."""
-    from pipeline.engines.talk import FilePartner, ServedPartner
-
-    recipe, run = work.recipe, work.run
-    sampling = {"temperature": temperature, "top_p": recipe.serve.top_p}
-    if ollama:
-        yield ServedPartner(run.require("serve").facts["models"][0]["name"], sampling)
-        return
-    file = run.require("export").facts["files"][recipe.export.quantize[0]]
-    partner = FilePartner(run.folder("export") / file, _encoder(work), recipe.num_ctx, sampling)
-    try:
-        yield partner
-    finally:
-        partner.close()
-
-
-def preview(work: Work, stages: Sequence[Stage]) -> dict[Stage, dict[str, Any]]:
-    """What each stage would read and obey, and how it stands now; touches nothing."""
-    recipe = work.recipe.model_dump(mode="json")
-    states = status(work)
-    sections = {"data": "data", "train": "train", "export": "export", "serve": "serve"}
-    return {
-        stage: {
-            "status": states[stage],
-            "reads": [f"{need}/" for need in NEEDS[stage]] or _sources(work.recipe),
-            "settings": recipe[sections.get(stage, "eval")],
-        }
-        for stage in stages
-    }
-
-
-def status(work: Work) -> dict[Stage, StageStatus]:
-    """Each stage: done, missing, changed (a file is not what was written) or stale."""
-    found: dict[Stage, StageStatus] = {}
-    for stage, needs in NEEDS.items():
-        try:
-            manifest = work.run.manifest(stage)
-            if manifest is None:
-                found[stage] = "missing"
-                continue
-            current = all(found[need] == "done" for need in needs) and _obeys(manifest, work)
-            if current:
-                work.run.require(stage)
-            found[stage] = "done" if current else "stale"
-        except StaleInput:
-            found[stage] = "stale"
-        except ChangedInput:
-            found[stage] = "changed"
-    return found
-
-
-def _obeys(manifest: Manifest, work: Work) -> bool:
-    """True when the recipe still says what the stage was told."""
-    recipe = work.recipe.model_dump(mode="json")
-    asked = {key: value for key, value in manifest.section.items() if key in recipe}
-    return all(recipe[key] == value for key, value in asked.items())
-
-
-def _encoder(work: Work) -> Encoder:
-    folder = work.base(weights=False).folder
-    return Encoder(folder / "tokenizer.json", chat_format(work.recipe.chat.format))
-
-
-def _sources(recipe: Recipe) -> list[str]:
-    return [recipe.model.base, *(source.dataset for source in recipe.data.sources)]
 
 
 def _export_job(

@@ -7,11 +7,11 @@ from functools import cached_property
 from typing import Any
 
 from pipeline.chat import Conversation, Encoder, Message
-from pipeline.engines.completion import Completion
+from pipeline.engines.completion import Completion, Decoding
+from pipeline.engines.contenders import exported
 from pipeline.engines.llamacpp import LlamaCppEngine
 from pipeline.engines.ollama import OllamaServer
 from pipeline.engines.served import OllamaEngine
-from pipeline.evaluate.contenders import exported
 from pipeline.recipe import Recipe
 from pipeline.run import Run
 
@@ -83,7 +83,7 @@ class Subject:
     def served_answers(self) -> list[Completion]:
         """Ollama's greedy answers to the first questions."""
         engine = OllamaEngine(self.server, self.name, self.encoder.format)
-        return list(engine.answers(self.questions, max_new_tokens=self.limit))
+        return list(engine.answers(self.questions, Decoding(self.limit)))
 
     @property
     def limit(self) -> int:
@@ -195,7 +195,7 @@ def answers_directly(subject: Subject) -> Finding:
     format = subject.encoder.format
     asked = subject.questions[:5]
     wrong = []
-    for done in engine.answers(asked, max_new_tokens=subject.limit, thinking=False):
+    for done in engine.answers(asked, Decoding(subject.limit), thinking=False):
         tagged = format.think in done.text or format.end_think in done.text
         if not done.stopped or tagged or not done.reply.answer or done.reply.thinking:
             wrong.append(f"{done.text[:80]!r}, stopped: {done.stopped}")
@@ -206,7 +206,7 @@ def greedy_answers(subject: Subject) -> Finding:
     """llama-cpp-python and Ollama answer alike, up to a first token that was a near tie."""
     wrong: list[str] = []
     ties: list[str] = []
-    ours = subject.llama.answers(subject.questions, max_new_tokens=subject.limit)
+    ours = subject.llama.answers(subject.questions, Decoding(subject.limit))
     pairs = zip(ours, subject.served_answers, strict=True)
     for number, (mine, theirs) in enumerate(pairs, 1):
         if (

@@ -5,15 +5,15 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from pipeline.base import Base
-from pipeline.chat import Encoder, chat_format
+from pipeline.chat import Encoder, chat_format, conversation_of
+from pipeline.check import compare
+from pipeline.engines.contenders import open_gguf, served_name
 from pipeline.engines.ollama import OllamaServer
 from pipeline.errors import NativeCrash, OllamaRefused, OllamaUnreachable
-from pipeline.evaluate import compare
-from pipeline.evaluate.contenders import open_gguf, served_name
-from pipeline.evaluate.score import conversation, questions
 from pipeline.recipe import Recipe
 from pipeline.run import Emit, Manifest, Progress, Run, versions_of
 from pipeline.run.files import write_json
+from pipeline.run.rows import held_out_rows
 
 Status = Literal["passed", "failed", "not_run"]
 _NO_SERVER = "This run is not registered with an Ollama that answers."
@@ -41,7 +41,7 @@ def check(recipe: Recipe, run: Run, base: Base, emit: Emit) -> list[Gate]:
         encoder=Encoder(base.folder / "tokenizer.json", chat_format(recipe.chat.format)),
         server=OllamaServer.from_environment(),
         served=served_name(run),
-        questions=[conversation(row) for row in questions(run, compare.QUESTIONS)],
+        questions=[conversation_of(row) for row in held_out_rows(run, compare.QUESTIONS)],
     )
     with run.publish("check") as draft, subject.opened(open_gguf):
         plans = list(_plans(subject))

@@ -1,0 +1,20 @@
+"""A row of data as a conversation, and as an exchange to learn from."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.chat.encode import Exchange
+from pipeline.chat.format import Message
+
+
+def conversation_of(row: Mapping[str, Any]) -> list[Message]:
+    """The row's question, after its system message where it has one."""
+    messages: list[Message] = [{"role": "user", "content": row["question"]}]
+    if system := row.get("system"):
+        messages.insert(0, {"role": "system", "content": system})
+    return messages
+
+
+def exchange_of(row: Mapping[str, Any]) -> Exchange:
+    """The row's question and its own reply."""
+    return Exchange(row.get("system"), row["question"], row.get("reasoning"), row["answer"])

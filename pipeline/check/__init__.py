@@ -1,0 +1,5 @@
+"""Gates: is what is served what was trained?"""
+
+from pipeline.check.gates import Gate, check
+
+__all__ = ["Gate", "check"]

@@ -1,0 +1,36 @@
+"""The stages in order, checks of what they made, and who can be talked to."""
+
+from pipeline.workflow.checks import check
+from pipeline.workflow.stages import (
+    evaluate,
+    examples,
+    expected,
+    export,
+    export_folder,
+    prepare,
+    register,
+    register_if_served,
+    run_all,
+    train,
+)
+from pipeline.workflow.status import preview, status
+from pipeline.workflow.talks import talking
+from pipeline.workflow.work import Work
+
+__all__ = [
+    "Work",
+    "check",
+    "evaluate",
+    "examples",
+    "expected",
+    "export",
+    "export_folder",
+    "prepare",
+    "preview",
+    "register",
+    "register_if_served",
+    "run_all",
+    "status",
+    "talking",
+    "train",
+]

@@ -1,0 +1,58 @@
+"""How each stage stands, and what it would do."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.errors import ChangedInput, StaleInput
+from pipeline.recipe import Recipe
+from pipeline.run import Manifest, Stage
+from pipeline.run.folder import NEEDS
+from pipeline.workflow.work import Work
+
+StageStatus = str
+
+
+def preview(work: Work, stages: Sequence[Stage]) -> dict[Stage, dict[str, Any]]:
+    """What each stage would read and obey, and how it stands now; touches nothing."""
+    recipe = work.recipe.model_dump(mode="json")
+    states = status(work)
+    sections = {"data": "data", "train": "train", "export": "export", "serve": "serve"}
+    return {
+        stage: {
+            "status": states[stage],
+            "reads": [f"{need}/" for need in NEEDS[stage]] or _sources(work.recipe),
+            "settings": recipe[sections.get(stage, "eval")],
+        }
+        for stage in stages
+    }
+
+
+def status(work: Work) -> dict[Stage, StageStatus]:
+    """Each stage: done, missing, changed (a file is not what was written) or stale."""
+    found: dict[Stage, StageStatus] = {}
+    for stage, needs in NEEDS.items():
+        try:
+            manifest = work.run.manifest(stage)
+            if manifest is None:
+                found[stage] = "missing"
+                continue
+            current = all(found[need] == "done" for need in needs) and _obeys(manifest, work)
+            if current:
+                work.run.require(stage)
+            found[stage] = "done" if current else "stale"
+        except StaleInput:
+            found[stage] = "stale"
+        except ChangedInput:
+            found[stage] = "changed"
+    return found
+
+
+def _obeys(manifest: Manifest, work: Work) -> bool:
+    """True when the recipe still says what the stage was told."""
+    recipe = work.recipe.model_dump(mode="json")
+    asked = {key: value for key, value in manifest.section.items() if key in recipe}
+    return all(recipe[key] == value for key, value in asked.items())
+
+
+def _sources(recipe: Recipe) -> list[str]:
+    return [recipe.model.base, *(source.dataset for source in recipe.data.sources)]

@@ -1,0 +1,41 @@
+"""A recipe, the run it fills, and who listens."""
+
+from dataclasses import dataclass
+
+from pipeline.base import Base, open_base
+from pipeline.chat import Encoder, chat_format
+from pipeline.recipe import Recipe
+from pipeline.run import Emit, Run
+
+
+@dataclass(frozen=True)
+class Work:
+    """A recipe, the run it fills, and who listens."""
+
+    recipe: Recipe
+    run: Run
+    emit: Emit
+    force: bool = False
+    accept: bool = False
+    """Take the columns that were found in a dataset that nobody described."""
+
+    def base(self, *, weights: bool = True) -> Base:
+        """The base at the revision that prepare recorded for these same words of the recipe."""
+        revision = None
+        if manifest := self.run.manifest("data"):
+            asked = manifest.section["model"]
+            if (asked["base"], asked["revision"]) == (
+                self.recipe.model.base,
+                self.recipe.model.revision,
+            ):
+                revision = manifest.facts["base"]["revision"]
+        return open_base(self.recipe.model, revision=revision, weights=weights)
+
+    def keep(self) -> None:
+        """Write the recipe in force beside the stages."""
+        self.run.keep_recipe(self.recipe)
+
+    def encoder(self) -> Encoder:
+        """The run's chat format over the base's tokenizer."""
+        folder = self.base(weights=False).folder
+        return Encoder(folder / "tokenizer.json", chat_format(self.recipe.chat.format))
