@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OLLAMA := .cache/ollama
+BROWSER := .cache/browser
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test tools lint fast e2e ollama lock wheel clean
+.PHONY: help setup demo test tools lint fast e2e ollama browser lock wheel clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -32,7 +33,7 @@ lint: setup ## ruff, mypy, the layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-fast: setup ## Tests without a model
+fast: setup browser ## Tests without a model
 	$(BIN)/pytest -q -n auto
 
 e2e: setup ollama ## Tests with the real Unsloth, llama.cpp and Ollama
@@ -40,6 +41,9 @@ e2e: setup ollama ## Tests with the real Unsloth, llama.cpp and Ollama
 
 ollama: setup ## A real Ollama for the tests, unless one is installed
 	@scripts/install_ollama.sh $(OLLAMA) $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+
+browser: setup ## A Chromium for the tests, unless one is installed
+	@scripts/install_browser.sh $(BROWSER)
 
 lock: $(BIN)/uv ## Resolve again and write requirements.lock
 	$(BIN)/uv lock --upgrade

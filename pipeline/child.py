@@ -41,6 +41,10 @@ class Child:
             encoding="utf-8",
         )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def ask(self, operation: str, **arguments: Any) -> Any:
         """The result of one request. Raises PipeError for an error, NativeCrash for a death."""
         *_, last = self.stream(operation, **arguments)

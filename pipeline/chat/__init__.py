@@ -10,6 +10,7 @@ from pipeline.chat.format import (
     Message,
     Text,
     chat_format,
+    neutral_conversation,
     render_jinja,
 )
 from pipeline.chat.proof import Proof, fastest, unproven
@@ -35,6 +36,7 @@ __all__ = [
     "conversation_of",
     "exchange_of",
     "fastest",
+    "neutral_conversation",
     "parse_reply",
     "render_jinja",
     "unproven",

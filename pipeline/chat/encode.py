@@ -86,12 +86,18 @@ class Encoder:
         return frozenset(number for number in ids if number is not None)
 
     @cached_property
+    def control_ids(self) -> frozenset[int]:
+        """Every id that stands for a control token, also those that the format does not use."""
+        added = self._whole.get_added_tokens_decoder()
+        return frozenset(number for number, token in added.items() if token.special)
+
+    @cached_property
     def pad_id(self) -> int:
         """Never the end of turn: a model that learns padding forgets to stop."""
         return self._id_of(self.format.pad)
 
     def prompt(self, conversation: Conversation, *, thinking: bool = True) -> list[int]:
-        """Ids of the generation prompt, BOS first."""
+        """Ids of the generation prompt, BOS first; it ends with a prefill where there is one."""
         pieces = list(self.format.prompt(conversation, thinking=thinking))
         return list(chain.from_iterable(self._ids_of(pieces)))
 

@@ -5,6 +5,7 @@ Training, GGUF metadata, the Modelfile and the checks all take it from the same 
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,9 @@ class Message(TypedDict):
 
 
 Conversation = Sequence[Message]
+
+_CONTROL = re.compile(r"<\|(?=[A-Za-z0-9_]+\|>)")
+"""Where the text of a control token of Llama 3 begins, reserved ones too."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +94,18 @@ class ChatFormat:
     def prompt(self, conversation: Conversation, *, thinking: bool = True) -> Iterator[Piece]:
         """The pieces up to where the model's reply begins.
 
-        Without `thinking`, an empty thinking block is already given.
+        Without `thinking`, an empty thinking block is already given. A conversation that ends with
+        the assistant's words is gone on with: they begin the reply, stripped, and say themselves
+        whether it thinks. What the model then writes is the reply without them.
         """
+        turns, begun = self.shown(conversation), "" if thinking else self.empty_thinking
+        if turns and turns[-1]["role"] == "assistant":
+            begun = turns.pop()["content"]
         yield Control(self.bos)
-        for message in conversation:
-            yield from self._turn(message["role"], self._visible(message))
+        for message in turns:
+            yield from self._turn(message["role"], message["content"])
         yield from self._header("assistant")
-        yield Text("\n\n" if thinking else f"\n\n{self.empty_thinking}")
+        yield Text(f"\n\n{begun}")
 
     def target(self, reasoning: str | None, answer: str) -> str:
         """The reply as text, without its end of turn; None gives the answer alone."""
@@ -109,6 +118,27 @@ class ChatFormat:
         pieces = self.prompt(conversation, thinking=thinking)
         return "".join(p.token if isinstance(p, Control) else p.text for p in pieces)
 
+    def neutral(self, text: str) -> str:
+        """The text with a space in what spells a control token: `<| eot_id|>`.
+
+        Servers that are sent text, not ids, would read it as that token.
+        """
+        return _CONTROL.sub("<| ", text)
+
+    def shown(self, conversation: Conversation) -> list[Message]:
+        """The conversation with each content as `prompt` shows it.
+
+        Contents are stripped; of an earlier reply stands its answer only, a prefill stands whole.
+        """
+        last = len(conversation) - 1
+        shown: list[Message] = []
+        for place, message in enumerate(conversation):
+            content = message["content"]
+            if message["role"] == "assistant" and place < last:
+                content = content.rsplit(self.end_think, 1)[-1]
+            shown.append({"role": message["role"], "content": content.strip()})
+        return shown
+
     def _turn(self, role: str, content: str) -> Iterator[Piece]:
         yield from self._header(role)
         yield Text(f"\n\n{content}")
@@ -118,13 +148,6 @@ class ChatFormat:
         yield Control(self.start_header)
         yield Text(role)
         yield Control(self.end_header)
-
-    def _visible(self, message: Message) -> str:
-        """An earlier reply shows its answer only."""
-        content = message["content"]
-        if message["role"] == "assistant":
-            content = content.rsplit(self.end_think, 1)[-1]
-        return content.strip()
 
 
 LLAMA32_REASONING = ChatFormat(
@@ -149,6 +172,18 @@ def chat_format(name: str) -> ChatFormat:
     if name not in FORMATS:
         raise RecipeError(f"Unknown chat format {name}.", f"There is: {', '.join(FORMATS)}")
     return FORMATS[name]
+
+
+def neutral_conversation(conversation: Conversation, format: ChatFormat) -> list[Message]:
+    """The conversation as a server must get it that renders and then parses control tokens.
+
+    Contents are as `ChatFormat.shown` gives them, which Ollama's template leaves to its client, and
+    text that spells a control token is made harmless.
+    """
+    return [
+        Message(role=message["role"], content=format.neutral(message["content"]))
+        for message in format.shown(conversation)
+    ]
 
 
 def render_jinja(template: str, conversation: Conversation, **variables: Any) -> str:

@@ -1,95 +1,84 @@
-"""`pipe check`: is what is served what was trained? Each gate passes, fails, or did not run."""
+"""A gate: what it is called, what it needs, what looks, and how what was found is judged."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.base import Base
-from pipeline.chat import Encoder, chat_format, conversation_of
-from pipeline.check import compare
-from pipeline.engines.contenders import open_gguf, served_name
-from pipeline.engines.ollama import OllamaServer
-from pipeline.errors import NativeCrash, OllamaRefused, OllamaUnreachable
-from pipeline.recipe import Recipe
-from pipeline.run import Emit, Manifest, Progress, Run, versions_of
-from pipeline.run.files import write_json
-from pipeline.run.rows import held_out_rows
+from pipeline.check.subject import Need, Subject
+from pipeline.errors import OllamaRefused, PipeError
 
 Status = Literal["passed", "failed", "not_run"]
-_NO_SERVER = "This run is not registered with an Ollama that answers."
-_REGISTER = "Start it (ollama serve), then: pipe register && pipe check"
+Group = Literal["prompts", "file", "precision", "served", "identity"]
+Cure = Literal["train", "export", "precision", "register", "update"]
+
+Finding = tuple[str, list[str]]
+"""What was compared, and what was found wrong."""
+
+_CURES: dict[Cure, tuple[str, str]] = {
+    "train": ("Prepare and train again: pipe prepare --force && pipe train --force", ""),
+    "export": (
+        "Export again: pipe export --force && pipe check",
+        "Make the file again with what made it, then run this again.",
+    ),
+    "precision": (
+        "Export again: pipe export --force && pipe check; or take a wider type: export.quantize",
+        "",
+    ),
+    "register": (
+        "Register again: pipe register --force && pipe check",
+        "See its template and parameters: ollama show --modelfile NAME; mend them, ollama create.",
+    ),
+    "update": ("Update Ollama: https://ollama.com/download, then: pipe register && pipe check",)
+    * 2,
+}
 
 
 @dataclass(frozen=True)
 class Gate:
+    """What a gate found; of a failed one `reason` says why and `hint` the next command."""
+
     name: str
     status: Status
     compared: str
     reason: str = ""
     hint: str = ""
+    group: Group = "prompts"
 
 
-def check(recipe: Recipe, run: Run, base: Base, emit: Emit) -> list[Gate]:
-    """Run every gate and publish `check/results.json`; a gate that could not run says why."""
-    run.require("data")
-    run.require("train")
-    run.require("export")
-    gates: list[Gate] = []
-    subject = compare.Subject(
-        recipe=recipe,
-        run=run,
-        encoder=Encoder(base.folder / "tokenizer.json", chat_format(recipe.chat.format)),
-        server=OllamaServer.from_environment(),
-        served=served_name(run),
-        questions=[conversation_of(row) for row in held_out_rows(run, compare.QUESTIONS)],
-    )
-    with run.publish("check") as draft, subject.opened(open_gguf):
-        plans = list(_plans(subject))
-        for number, (name, served, hint, look) in enumerate(plans):
-            emit(Progress("check", number, len(plans), "gates", {"gate": name}))
-            gates.append(_judge(name, served and subject.served is None, hint, look))
-        emit(Progress("check", len(plans), len(plans), "gates"))
-        write_json(draft.folder / "results.json", {"gates": [asdict(gate) for gate in gates]})
-        draft.manifest = _manifest(recipe, run, base)
-    return gates
+@dataclass(frozen=True)
+class Probe:
+    """One line of the table of gates. It is left out where the subject has no part it needs."""
+
+    name: str
+    group: Group
+    needs: tuple[Need, ...]
+    cure: Cure
+    look: Callable[[Subject], Finding]
 
 
-def _plans(
-    subject: compare.Subject,
-) -> Iterable[tuple[str, bool, str, Callable[[], compare.Finding]]]:
-    """(name, needs the server, cure, what looks)."""
-    again = "Export again: pipe export --force && pipe check"
-    register = "Register again: pipe register --force && pipe check"
-    yield "prompt text: llama.cpp", False, again, lambda: compare.llama_cpp_prompts(subject)
-    yield "prompt text: Transformers", False, again, lambda: compare.transformers_prompts(subject)
-    yield "prompt text: Ollama", True, register, lambda: compare.ollama_prompts(subject)
-    yield "token ids: llama.cpp", False, again, lambda: compare.token_ids(subject)
-    yield "token count: Ollama", True, register, lambda: compare.token_counts(subject)
-    yield "one BOS", False, again, lambda: compare.one_bos(subject)
-    yield "served file", True, register, lambda: compare.digests(subject)
-    yield "thinks and stops", True, register, lambda: compare.thinks(subject)
-    yield "answers directly", True, register, lambda: compare.answers_directly(subject)
-    yield "greedy answers", True, register, lambda: compare.greedy_answers(subject)
+def applicable(probes: Iterable[Probe], subject: Subject) -> list[Probe]:
+    """Those of the table that this subject has parts for, there now or missing."""
+    known = subject.parts | set(subject.missing)
+    return [probe for probe in probes if known.issuperset(probe.needs)]
 
 
-def _judge(name: str, absent: bool, hint: str, look: Callable[[], compare.Finding]) -> Gate:
-    if absent:
-        return Gate(name, "not_run", "nothing", _NO_SERVER, _REGISTER)
+def judge(probe: Probe, subject: Subject) -> Gate:
+    """Look, and say how it went.
+
+    A server's refusal of what is asked of a served model is a failure; what else keeps a gate from
+    looking (no server, a crash, a full disk) leaves it not run, with the reason.
+    """
+    for need in probe.needs:
+        if need in subject.missing:
+            return Gate(probe.name, "not_run", "nothing", *subject.missing[need], probe.group)
+    cure = _CURES[probe.cure]["run" not in subject.parts]
     try:
-        compared, wrong = look()
-    except (OllamaUnreachable, OllamaRefused, NativeCrash) as error:
-        return Gate(name, "not_run", "nothing", error.message, error.hint)
-    if wrong:
-        return Gate(name, "failed", compared, wrong[0], hint)
-    return Gate(name, "passed", compared)
-
-
-def _manifest(recipe: Recipe, run: Run, base: Base) -> Manifest:
-    return Manifest(
-        stage="check",
-        section={},
-        inputs=base.tokenizer_entries() | run.input_entry("export"),
-        chat_format=chat_format(recipe.chat.format).fingerprint(),
-        seed=recipe.seed,
-        versions=versions_of("transformers", "llama-cpp-python"),
-    )
+        compared, wrong = probe.look(subject)
+    except OllamaRefused as error:
+        return Gate(probe.name, "failed", "nothing", error.message, cure, probe.group)
+    except PipeError as error:
+        return Gate(probe.name, "not_run", "nothing", error.message, error.hint, probe.group)
+    if not wrong:
+        return Gate(probe.name, "passed", compared, group=probe.group)
+    more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+    return Gate(probe.name, "failed", compared, wrong[0] + more, cure, probe.group)

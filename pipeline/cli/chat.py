@@ -1,62 +1,154 @@
-"""chat: talk to the exported file, or to Ollama."""
+"""chat: talk to the exported file, or to Ollama; in a terminal, in a script, in a browser."""
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.options import open_work, run_options
+from pipeline.cli.options import Command, open_work, run_options
+
+if TYPE_CHECKING:
+    from pipeline.engines.talk import Manner
+    from pipeline.workflow import Work
+
+_WHOM = (
+    click.option("--ollama", metavar="[NAME]", is_flag=False, flag_value="",
+                 help="Ask this run's model in Ollama, or any model there."),
+    click.option("--gguf", type=click.Path(path_type=Path), help="Any GGUF file; needs no run."),
+    click.option("--type", "quant", metavar="TYPE", help="Which exported file, such as Q4_K_M."),
+)  # fmt: skip
+_HOW = (
+    click.option("--system", default="", metavar="TEXT", help="The system text."),
+    click.option("--no-think", is_flag=True, help="Answer directly."),
+    click.option("--temperature", metavar="T", type=click.FloatRange(min=0),
+                 help="0 is greedy; default: serve.temperature."),
+    click.option("--seed", metavar="N", type=click.IntRange(min=0), help="Default: the recipe's."),
+    click.option("--max-tokens", metavar="N", type=click.IntRange(min=1),
+                 help="Longest reply; default: what the context holds."),
+)  # fmt: skip
+_WHERE = (
+    click.option("--ask", metavar="TEXT", help="One question, then end; `-` is standard input."),
+    click.option("--thinking", is_flag=True,
+                 help="With --ask: the thinking on standard output, too."),
+    click.option("--web", is_flag=True, help="In the browser: base and tuned side by side."),
+    click.option("--port", metavar="N", type=click.IntRange(0, 65535),
+                 help="With --web; 0 is any free one."),
+    click.option("--no-base", is_flag=True, help="With --web: the tuned model alone."),
+    click.option("--open", "open_page", is_flag=True, help="With --web: open the page."),
+)  # fmt: skip
+
+
+def _options(*groups: tuple[Callable[[Command], Command], ...]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed([option for group in groups for option in group]):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 @click.command()
 @run_options
-@click.option("--ask", help="One question, then end.")
-@click.option("--ollama", is_flag=True, help="Ask Ollama instead of the file.")
-@click.option("--temperature", type=float, help="0 is greedy; default: serve.temperature.")
-def chat(
-    ask: str | None, ollama: bool, temperature: float | None, as_json: bool, **options: Any
-) -> None:
+@_options(_WHERE, _WHOM, _HOW)
+def chat(as_json: bool, **options: Any) -> None:
     """Talk to the tuned model; its thinking is dimmed.
 
-    Example: pipe chat -r demo --ask "Leo owns 42 pens. Leo finds 26 more. How many pens?"
+    In a terminal /help lists the commands. What you type is kept in .chat_history in the run's
+    folder, or without a run in $XDG_STATE_HOME/pipe/chat_history, readable by you alone.
+
+    With --ask the answer goes to standard output and the thinking to standard error. It exits 1
+    when the reply was cut off by --max-tokens or by the end of the context. --json gives
+    thinking, answer, stopped, tokens, seconds and first_token_s.
+
+    --web serves this machine only. The untuned base becomes a GGUF in the run's .base/, once.
+
+    \b
+    Examples:
+      pipe chat -r demo --ask "Leo owns 42 pens. Leo finds 26 more. How many pens?"
+      pipe chat --ollama --no-think
+      pipe chat --web --open
     """
-    from pipeline import workflow
-    from pipeline.cli.show import say_json
-
+    _check(as_json, options)
+    names = ("ask", "thinking", "system", "web", "port", "no_base", "open_page")
+    given = {name: options.pop(name) for name in names}
+    whom = [options.pop(name) for name in ("ollama", "gguf", "quant")]
+    drawing = [options.pop(name) for name in ("temperature", "seed", "max_tokens", "no_think")]
     work = open_work(**options)
-    heat = work.recipe.serve.temperature if temperature is None else temperature
-    with workflow.talking(work, ollama=ollama, temperature=heat) as partner:
-        if ask and as_json:
-            parts = {"thinking": "", "answer": ""}
-            for kind, piece in partner.stream([{"role": "user", "content": ask}]):
-                parts[kind] += piece
-            return say_json({kind: text.strip() for kind, text in parts.items()})
-        if ask:
-            return _turn(partner, [{"role": "user", "content": ask}])
-        _loop(partner)
+
+    from pipeline.workflow.talks import Wish, talking
+
+    wish, manner = Wish(*whom), _manner(work, *drawing)
+    if given["web"]:
+        return _serve(work, wish, manner, given)
+    with talking(work, wish) as partner:
+        if given["ask"] is None:
+            return _converse(work, partner, manner, given["system"])
+        from pipeline.cli.asking import ask
+
+        question = sys.stdin.read() if given["ask"] == "-" else given["ask"]
+        together = given["thinking"]
+        ask(partner, question, given["system"], manner, as_json=as_json, together=together)
 
 
-def _loop(partner: Any) -> None:
-    click.echo("Ask; /new forgets, Ctrl-D ends.")
-    messages: list[Any] = []
-    while True:
-        try:
-            text = input("> ").strip()
-        except EOFError:
-            return click.echo()
-        if text == "/new":
-            messages = []
-        elif text:
-            messages.append({"role": "user", "content": text})
-            _turn(partner, messages)
+def _check(as_json: bool, given: dict[str, Any]) -> None:
+    """Raises UsageError for options that do not go together."""
+    ask, gguf, ollama = given["ask"], given["gguf"], given["ollama"]
+    wrong = {
+        "--gguf and --ollama name two models.": gguf is not None and ollama is not None,
+        "--type is one of a run's files.": given["quant"] and (gguf is not None or ollama),
+        "--ask and --web are two ways to ask.": ask is not None and given["web"],
+        "--ask has no question.": ask is not None and not ask.strip(),
+        "--json and --thinking go with --ask.": ask is None and (as_json or given["thinking"]),
+        "--port, --no-base and --open go with --web.": not given["web"]
+        and (given["port"] is not None or given["no_base"] or given["open_page"]),
+    }
+    for message, is_wrong in wrong.items():
+        if is_wrong:
+            raise click.UsageError(message)
 
 
-def _turn(partner: Any, messages: list[Any]) -> None:
-    """Stream one reply and add its answer to the conversation."""
-    answer = ""
-    for kind, piece in partner.stream(messages):
-        click.secho(piece, dim=kind == "thinking", nl=False)
-        answer += piece if kind == "answer" else ""
-    click.echo()
-    messages.append({"role": "assistant", "content": answer.strip()})
+def _manner(
+    work: Work, temperature: float | None, seed: int | None, max_tokens: int | None, no_think: bool
+) -> Manner:
+    from pipeline.engines.talk import Manner
+
+    given = work.recipe.seed if seed is None else seed
+    return Manner(temperature, given, max_tokens, thinking=not no_think)
+
+
+def _converse(work: Work, partner: Any, manner: Manner, system: str) -> None:
+    import signal
+
+    from pipeline.cli.prompt import history_file, typed
+    from pipeline.cli.terminal import COMMANDS, Terminal
+
+    # Ctrl-C stops a reply here; being terminated still ends the command, and its child with it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with typed(history_file(work.run.root), COMMANDS) as read:
+        Terminal(partner, manner, system, read).run()
+
+
+def _serve(work: Work, wish: Any, manner: Manner, given: dict[str, Any]) -> None:
+    """The page until Ctrl-C."""
+    import webbrowser
+
+    from pipeline.web import Page, listen, serve
+    from pipeline.workflow.talks import side_by_side
+
+    with listen(given["port"]) as socket:
+        url = f"http://127.0.0.1:{socket.getsockname()[1]}/"
+        with side_by_side(work, wish, base=not given["no_base"]) as sides:
+            click.echo(f"{url}  Ctrl-C ends.")
+            if given["open_page"]:
+                webbrowser.open(url)
+            temperature = manner.temperature
+            if temperature is None:
+                temperature = work.recipe.serve.temperature
+            page = Page(sides, replace(manner, temperature=temperature), given["system"])
+            serve(page, socket)
+    click.echo("Ended.")

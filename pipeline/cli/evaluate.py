@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,50 +12,133 @@ from pipeline.cli.options import dry_run_option, force_option, open_work, run_op
 from pipeline.cli.stage import preview
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from pipeline.run import Run
+
+_COLUMNS = (
+    "engine",
+    "exact\nmatch",
+    "95%\ninterval",
+    "well\nformed",
+    "cut\noff",
+    "perplex-\nity",
+    "tokens",
+    "tokens\nper s",
+    "first\ntoken",
+)
+_NOT_TYPES = ("base", "adapter", "merged", "ollama", "endpoint")
 
 
 @click.command("eval")
 @run_options
 @force_option
 @dry_run_option
-def evaluate(force: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
+@click.option("--task", "tasks", multiple=True, metavar="NAME|FILE",
+              help="test, gsm8k, math-500, a .jsonl or .yaml file; repeatable.")  # fmt: skip
+@click.option("--engine", "engines", multiple=True, metavar="NAME",
+              help="base, adapter, merged, a GGUF type, ollama, endpoint; repeatable.")  # fmt: skip
+@click.option("--limit", type=click.IntRange(1), help="At most so many questions a task.")
+@click.option("--samples", type=click.IntRange(1), help="Replies a question; pass@1 is their mean.")
+@click.option("--temperature", type=click.FloatRange(0), help="0 is greedy; open-r1 takes 0.6.")
+@click.option("--metric", "metric_files", multiple=True, metavar="FILE.py",
+              type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="Your own: def metric(row, reply) -> float; repeatable.")  # fmt: skip
+def evaluate(
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+    metric_files: tuple[Path, ...],
+    overrides: tuple[str, ...],
+    **options: Any,
+) -> None:
     """Ask every engine the test questions, before and after.
 
-    Example: pipe eval --set eval.limit=50
+    An eval that was interrupted goes on where it was.
+
+    \b
+    Examples:
+      pipe eval --limit 50
+      pipe eval --task gsm8k --limit 200 --engine base --engine Q4_K_M
+      pipe eval --task math-500 --samples 4 --temperature 0.6
     """
     from pipeline import workflow
 
-    work = open_work(**options, force=force)
+    keys = ("tasks", "engines", "limit", "samples", "temperature")
+    wishes = {key: options.pop(key) for key in keys}
+    work = open_work(**options, overrides=(*overrides, *_wished(**wishes)), force=force)
     if dry_run:
         return preview(work, ["eval"], as_json)
-    workflow.evaluate(work)
+    workflow.evaluate(work, metric_files)
     show_scores(work.run, as_json)
 
 
+def _wished(tasks: tuple[str, ...], engines: tuple[str, ...], **figures: float | None) -> list[str]:
+    """The options as recipe overrides."""
+    wished: dict[str, Any] = {
+        "tasks": list(tasks) or None,
+        "engines": [_engine(name) for name in engines] or None,
+        **figures,
+    }
+    asked = {key: value for key, value in wished.items() if value is not None}
+    return [f"eval.{key}={json.dumps(value)}" for key, value in asked.items()]
+
+
+def _engine(name: str) -> str:
+    return name.lower() if name.lower() in _NOT_TYPES else name.upper()
+
+
 def show_scores(run: Run, as_json: bool) -> None:
-    """The table of `pipe eval`."""
+    """The tables of `pipe eval`, and what they say in a sentence."""
     from rich.console import Console
-    from rich.table import Table
 
-    from pipeline.report import scores
+    from pipeline.evaluate import in_words, published
 
-    results = scores(run)
+    results = published(run)
     if as_json:
         from pipeline.cli.show import say_json
 
         return say_json(results)
-    table = Table(title=f"{run.name}: {results['items']} test questions")
-    for column in ("engine", "exact match", "95% interval", "well formed", "cut off", "tokens"):
-        table.add_column(column, justify="left" if column == "engine" else "right")
-    for name, score in results["engines"].items():
-        match = score["exact_match"]
-        table.add_row(
-            name,
-            f"{match['value']:.1%}",
-            f"{match['low']:.1%} to {match['high']:.1%}",
-            f"{score['well_formed']['value']:.1%}",
-            f"{score['truncated']['value']:.1%}",
-            f"{score['mean_tokens']:.0f}",
-        )
-    Console().print(table)
+    console = Console()
+    speeds = list(results["speed"].items())
+    tasks = [results, *results["tasks"].values()]
+    names = [name for name, _ in speeds] or ["", *results["tasks"]]
+    for name, task in zip(names, tasks, strict=True):
+        title = f"{run.name}: {task['items']} questions" + (f" of {name}" if name else "")
+        console.print(_table(title, task, results["speed"].get(name, {})))
+        if said := in_words(task):
+            console.print(said, highlight=False, soft_wrap=True)
+
+
+def _table(title: str, task: dict[str, Any], speed: dict[str, Any]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    rows = [
+        (name, *_cells(scores, speed.get(name, {}))) for name, scores in task["engines"].items()
+    ]
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for number, column in enumerate(_COLUMNS):
+        width = max(len(row[number]) for row in rows)
+        table.add_column(column, justify="right" if number else "left", min_width=width)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _cells(scores: dict[str, Any], speed: dict[str, Any]) -> list[str]:
+    match = scores.get("exact_match")
+    return [
+        f"{match['value']:.1%}" if match else "",
+        f"{100 * match['low']:.1f}-{100 * match['high']:.1f}" if match else "",
+        _cell(scores.get("well_formed"), "{:.1%}"),
+        _cell(scores.get("truncated"), "{:.1%}"),
+        _cell(scores.get("perplexity"), "{:.4g}"),
+        _cell(scores.get("reply_tokens"), "{:.0f}"),
+        "{:.0f}".format(speed["tokens_per_s"]) if "tokens_per_s" in speed else "",
+        "{:.0f} ms".format(1000 * speed["first_token_s"]) if "first_token_s" in speed else "",
+    ]
+
+
+def _cell(value: dict[str, float] | None, form: str) -> str:
+    return form.format(value["value"]) if value else ""

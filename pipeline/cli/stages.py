@@ -116,7 +116,11 @@ def _export_folder(
 
 @click.command()
 @run_options
-@click.option("--force", is_flag=True, help="Replace a model of that name, whoever made it.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Replace a model of that name, whoever made it, and a damaged file of ours.",
+)
 @click.option("--name", help="Another name in Ollama than serve.name.")
 @click.option("--allow-remote", is_flag=True, help="OLLAMA_HOST may be another machine.")
 def register(
@@ -130,7 +134,11 @@ def register(
 
     work = open_work(**options)
     manifest = workflow.register(work, name=name, replace=force, allow_remote=allow_remote)
-    finished(manifest, as_json, work.run.folder("serve"))
+    if as_json:
+        return finished(manifest, as_json, work.run.folder("serve"))
+    for model in manifest.facts["models"]:
+        click.echo(f"{model['name']}: {model['type']}, {model['weights']}; file {model['blob']}")
+    click.echo(f"Next: ollama run {manifest.facts['models'][0]['name']}", err=True)
 
 
 @click.command("run")

@@ -1,5 +1,6 @@
 """Which engines a run can put to the test, opened one at a time: memory holds one model."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -7,12 +8,15 @@ from functools import partial
 from pipeline.base import Base
 from pipeline.chat import Encoder
 from pipeline.engines.completion import Engine
+from pipeline.engines.endpoint import EndpointEngine
 from pipeline.engines.llamacpp import LlamaCppEngine
+from pipeline.engines.loading import Variant
 from pipeline.engines.ollama import OllamaServer
 from pipeline.engines.served import OllamaEngine
-from pipeline.engines.transformers import TransformersEngine, Variant
+from pipeline.engines.transformers import TransformersEngine
 from pipeline.errors import MissingInput, PipeError
 from pipeline.recipe import Recipe
+from pipeline.recipe.schema import Endpoint
 from pipeline.run import Run
 
 
@@ -20,20 +24,52 @@ from pipeline.run import Run
 class Contender:
     name: str
     open: Callable[[], Engine]
+    scores: bool
+    """Whether it is a Scorer too: a server tells no log-probabilities of a given text."""
 
 
 def contenders(recipe: Recipe, run: Run, base: Base, encoder: Encoder) -> list[Contender]:
-    """Base, adapter, merged, each exported GGUF, and Ollama where this run is registered."""
+    """Base, adapter, merged, each exported GGUF, Ollama where this run is registered, an endpoint.
+
+    Of these the recipe's eval.engines, where it names any. Raises PipeError for a name that is not
+    there, and for an endpoint whose key is not in the environment.
+    """
+    found = _all(recipe, run, base, encoder)
+    names = [each.name for each in found]
+    if missing := [name for name in recipe.eval.engines if name not in names]:
+        raise PipeError(
+            f"There is no engine {', '.join(missing)}; there is: {', '.join(names)}.",
+            "Correct eval.engines. ollama is there once this run is registered with a server that "
+            "answers (pipe register), endpoint once the recipe has an eval.endpoint.",
+        )
+    chosen = [each for each in found if each.name in (recipe.eval.engines or names)]
+    if recipe.eval.endpoint and any(each.name == EndpointEngine.name for each in chosen):
+        _key(recipe.eval.endpoint)  # now, not after hours of the others
+    return chosen
+
+
+def _all(recipe: Recipe, run: Run, base: Base, encoder: Encoder) -> list[Contender]:
+    at_once = recipe.eval.batch_size
     variants: tuple[Variant, ...] = ("base", "adapter", "merged")
     found = [
-        Contender(variant, partial(_transformers, variant, recipe, run, base, encoder))
+        Contender(variant, partial(_transformers, variant, recipe, run, base, encoder), True)
         for variant in variants
     ]
     for type, file in exported(recipe, run).items():
-        found.append(Contender(type, partial(open_gguf, recipe, run, encoder, file)))
+        opened = partial(open_gguf, recipe, run, encoder, file, batch_size=at_once)
+        found.append(Contender(type, opened, True))
     if name := served_name(run):
-        server = OllamaServer.from_environment()
-        found.append(Contender("ollama", partial(OllamaEngine, server, name, encoder.format)))
+        served = partial(
+            OllamaEngine,
+            OllamaServer.from_environment(),
+            name,
+            encoder.format,
+            batch_size=at_once,
+        )
+        found.append(Contender(OllamaEngine.name, served, False))
+    if recipe.eval.endpoint:
+        asked = partial(_endpoint, recipe.eval.endpoint, encoder, at_once)
+        found.append(Contender(EndpointEngine.name, asked, False))
     return found
 
 
@@ -46,11 +82,17 @@ def exported(recipe: Recipe, run: Run) -> dict[str, str]:
     return {type: files[type] for type in recipe.export.quantize}
 
 
-def open_gguf(recipe: Recipe, run: Run, encoder: Encoder, file: str) -> LlamaCppEngine:
-    """An exported GGUF in llama.cpp, with the context that it gets in Ollama."""
-    path = run.folder("export") / file
-    layers = -1 if recipe.train.device == "cuda" else 0
-    return LlamaCppEngine(path, encoder, n_ctx=recipe.num_ctx, seed=recipe.seed, gpu_layers=layers)
+def open_gguf(
+    recipe: Recipe, run: Run, encoder: Encoder, file: str, *, batch_size: int = 1
+) -> LlamaCppEngine:
+    """An exported GGUF in llama.cpp, each conversation with the context that it gets in Ollama."""
+    return LlamaCppEngine(
+        run.folder("export") / file,
+        encoder,
+        n_ctx=recipe.num_ctx,
+        gpu_layers=-1 if recipe.train.device == "cuda" else 0,
+        batch_size=batch_size,
+    )
 
 
 def served_name(run: Run) -> str | None:
@@ -73,7 +115,31 @@ def _transformers(
         base,
         encoder,
         adapter=run.folder("train") / "adapter",
-        load_in_4bit=recipe.train.load_in_4bit,
+        load_in_4bit=variant == "adapter" and recipe.train.load_in_4bit,
         device=recipe.train.device,
         batch_size=recipe.eval.batch_size,
     )
+
+
+def _endpoint(endpoint: Endpoint, encoder: Encoder, batch_size: int) -> EndpointEngine:
+    return EndpointEngine(
+        endpoint.url,
+        endpoint.model,
+        encoder.format,
+        key=_key(endpoint),
+        batch_size=batch_size,
+    )
+
+
+def _key(endpoint: Endpoint) -> str | None:
+    """The endpoint's key, where the recipe says that it has one."""
+    if endpoint.key_env is None:
+        return None
+    key = os.environ.get(endpoint.key_env, "").strip()
+    if not key:
+        raise PipeError(
+            f"The key for {endpoint.url} is to stand in the environment variable "
+            f"{endpoint.key_env}, which is not set.",
+            f"Set {endpoint.key_env}, or take key_env out of eval.endpoint.",
+        )
+    return key

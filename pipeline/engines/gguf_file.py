@@ -9,7 +9,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pipeline.errors import PipeError
 
@@ -23,6 +23,7 @@ _SCALARS = {
     6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d",
 }  # fmt: skip
 _STRING, _ARRAY = 8, 9
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,35 @@ def read_gguf(path: Path, hint: str = "Make it again: pipe export --force") -> G
         raise PipeError(f"There is no file {path}.", "Make it: pipe export") from None
     except (struct.error, ValueError, IndexError, UnicodeDecodeError, OverflowError) as error:
         raise PipeError(f"{path} is not a whole GGUF file: {error}.", hint) from None
+
+
+def different_tensors(a: Path, b: Path) -> list[str]:
+    """Names of the tensors that only one file has, or whose shape, type or bytes differ; sorted.
+
+    Their order in the files and the metadata do not count. Raises PipeError as `read_gguf` does.
+    """
+    ours, theirs = ({info.name: info for info in read_gguf(path).tensors} for path in (a, b))
+    with a.open("rb") as file, b.open("rb") as other:
+        different = {
+            name
+            for name in ours.keys() & theirs.keys()
+            if not _same(file, ours[name], other, theirs[name])
+        }
+    return sorted(different | (ours.keys() ^ theirs.keys()))
+
+
+def _same(a: IO[bytes], ours: TensorInfo, b: IO[bytes], theirs: TensorInfo) -> bool:
+    if (ours.shape, ours.type) != (theirs.shape, theirs.type):
+        return False
+    a.seek(ours.offset)
+    b.seek(theirs.offset)
+    left = ours.bytes
+    while left:
+        block = a.read(min(left, _BLOCK))
+        if not block or block != b.read(len(block)):
+            return False
+        left -= len(block)
+    return True
 
 
 class _Cursor:

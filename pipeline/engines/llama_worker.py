@@ -1,110 +1,120 @@
 """The child process in which llama.cpp runs: a crash there is an error here, not our death.
 
-Started by `pipeline.engines.llamacpp`; `complete` sends {"token", "gap"} for every token.
+Started by `pipeline.engines.llamacpp`. A reply comes step by step, as it is asked for: whoever
+stops asking has stopped it.
 """
 
-from collections.abc import Iterator
-from typing import Any
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.child import Message, Send, serve
-from pipeline.cores import cores
+from pipeline.engines.llama_batch import Replies
+from pipeline.engines.llama_context import N_BATCH, Feed, LlamaContext
+from pipeline.errors import PipeError
+
+_AT_ONCE = 1 << 17
+"""Log-probabilities in float64 that stay near a core: one token's of a vocabulary of 128,256."""
 
 
 class Worker:
-    _llama: Any = None
+    _context: LlamaContext
+    _replies: Replies
 
-    def load(self, request: Message, _: Send) -> dict[str, Any]:
-        """Load a GGUF for `n_ctx` tokens of context, prompt and reply together."""
-        from llama_cpp import Llama
-
-        threads = cores()
-        self._llama = Llama(
+    def load(self, request: Message, _: Send) -> None:
+        """Load a GGUF for `sequences` conversations of `n_ctx` tokens each."""
+        self._context = LlamaContext(
             request["path"],
             n_ctx=request["n_ctx"],
-            n_threads=threads,
-            n_threads_batch=threads,
-            n_gpu_layers=request["gpu_layers"],
-            seed=request["seed"],
-            verbose=False,
+            sequences=request["sequences"],
+            gpu_layers=request["gpu_layers"],
         )
-        return {"n_ctx": self._llama.n_ctx(), "n_vocab": self._llama.n_vocab()}
+
+    def facts(self, _: Message, __: Send) -> dict[str, Any]:
+        return self._context.facts()
 
     def tokenize(self, request: Message, _: Send) -> list[int]:
         """Ids of a text as Ollama's llama-server reads it: BOS added, control tokens parsed."""
-        text = request["text"].encode()
-        return list(self._llama.tokenize(text, add_bos=request["add_bos"], special=True))
+        return self._context.tokenize(request["text"], add_special=request["add_bos"])
 
-    def render(self, request: Message, _: Send) -> str:
-        """A conversation through the file's own Jinja template, by llama-cpp-python."""
+    def pieces(self, request: Message, _: Send) -> list[str]:
+        """Each token's bytes, one letter a byte; a control token has none."""
+        return [self._context.piece(token).decode("latin-1") for token in request["ids"]]
+
+    def render(self, request: Message, _: Send) -> dict[str, str]:
+        """A conversation through the file's own Jinja template, by llama-cpp-python; and BOS."""
         from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
-        formatter = Jinja2ChatFormatter(
-            template=self._llama.metadata["tokenizer.chat_template"],
-            bos_token=request["bos_token"],
-            eos_token=request["eos_token"],
-        )
+        template = self._context.template()
+        if template is None:
+            raise PipeError(
+                "The file carries no chat template.",
+                "Export it with one: pipe export, or ask the model by its name in Ollama.",
+            )
+        bos, eos = map(self._context.name_of, (self._context.bos_id, self._context.eos_id))
+        formatter = Jinja2ChatFormatter(template=template, bos_token=bos, eos_token=eos)
         rendered = formatter(
             messages=request["messages"], enable_thinking=request["enable_thinking"]
         )
-        return str(rendered.prompt)
+        return {"prompt": str(rendered.prompt), "bos": bos if self._context.add_bos else ""}
 
-    def complete(self, request: Message, send: Send) -> dict[str, Any]:
-        """Stream tokens until the model ends or `max_new_tokens`; temperature 0 is greedy.
+    def begin(self, request: Message, _: Send) -> None:
+        """Take up new conversations; those before them are forgotten."""
+        self._replies = Replies(self._context, request)
 
-        `gap` of the result is the lead of the token that ended the reply.
-        """
-        for token, gap in self._tokens(request):
-            if self._ends(token):
-                return {"stopped": True, "gap": gap}
-            send({"token": token, "gap": gap})
-        return {"stopped": False, "gap": None}
+    def step(self, _: Message, __: Send) -> list[Message]:
+        """What `Replies.step` gives."""
+        return self._replies.step()
 
-    def _tokens(self, request: Message) -> Iterator[tuple[int, float]]:
-        llama = self._llama
-        llama.reset()
-        pending = request["ids"]
-        room = llama.n_ctx() - len(pending)
-        for _ in range(min(request["max_new_tokens"], room)):
-            llama.eval(pending)
-            if request["temperature"] > 0:
-                token, gap = self._sampled(request), 0.0
-            else:
-                token, gap = self._greedy()
-            yield token, gap
-            pending = [token]
+    def score(self, request: Message, send: Send) -> None:
+        """Send the log-probabilities of each of `sequences`, (ids, target_start)."""
+        keep = request["keep"]
+        with Path(keep).open("wb") if keep else nullcontext() as out:
+            for ids, target_start in request["sequences"]:
+                send({"log_probabilities": self._scored(ids, target_start, out)})
 
-    def _greedy(self) -> tuple[int, float]:
-        """The likeliest token and its lead in logits over the second."""
-        import llama_cpp
-        import numpy as np
+    def _scored(self, ids: list[int], target_start: int, out: IO[bytes] | None) -> list[float]:
+        scores: list[float] = []
+        step = max(1, _AT_ONCE // self._context.n_vocab)
+        for end, logits in self._logits(ids, target_start):
+            targets = ids[end - len(logits) + 1 : end + 1]
+            for at in range(0, len(targets), step):
+                rows = log_softmax(logits[at : at + step])
+                wanted = targets[at : at + step]
+                scores += rows[np.arange(len(wanted)), wanted].tolist()
+                if out is not None:
+                    out.write(rows.tobytes())
+        return scores
 
-        pointer = llama_cpp.llama_get_logits_ith(self._llama.ctx, -1)
-        logits = np.ctypeslib.as_array(pointer, shape=(self._llama.n_vocab(),))
-        best = int(logits.argmax())
-        second = max(logits[:best].max(initial=-np.inf), logits[best + 1 :].max(initial=-np.inf))
-        return best, float(logits[best] - second)
+    def _logits(
+        self, ids: Sequence[int], target_start: int
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Logits of the last tokens of ids[:end], for every `end`, as far as they predict one."""
+        self._context.forget(0)
+        given = ids[:-1]
+        for start in range(0, len(given), N_BATCH):
+            tokens = given[start : start + N_BATCH]
+            end = start + len(tokens)
+            wanted = min(len(tokens), max(0, end - target_start + 1))
+            yield end, self._context.decode([Feed(0, start, tokens, wanted)])
 
-    def _sampled(self, request: Message) -> int:
-        return int(
-            self._llama.sample(
-                temp=request["temperature"], top_p=request["top_p"], top_k=0, min_p=0.0
-            )
-        )
 
-    def _ends(self, token: int) -> bool:
-        import llama_cpp
-
-        vocabulary = llama_cpp.llama_model_get_vocab(self._llama.model)
-        return bool(llama_cpp.llama_vocab_is_eog(vocabulary, token))
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Natural log-probabilities of each row, summed in float64."""
+    rows = logits.astype(np.float64)
+    rows -= rows.max(axis=1, keepdims=True)
+    rows -= np.log(np.exp(rows).sum(axis=1, keepdims=True))
+    return rows.astype(np.float32)
 
 
 if __name__ == "__main__":
+    # Ctrl-C is for the parent to answer; the child ends when its input does
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     worker = Worker()
-    serve(
-        {
-            "load": worker.load,
-            "tokenize": worker.tokenize,
-            "render": worker.render,
-            "complete": worker.complete,
-        }
-    )
+    operations = ("load", "facts", "tokenize", "pieces", "render", "begin", "step", "score")
+    serve({name: getattr(worker, name) for name in operations})

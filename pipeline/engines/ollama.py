@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 from pipeline.chat import Message
 from pipeline.engines.ollama_http import Connection, Json, Patience
@@ -17,6 +17,10 @@ Kind = Literal["thinking", "content"]
 REPEAT_LIMIT = "token repeat limit reached"
 """How Ollama ends a reply that says one token over and over: with an error, not a reply."""
 
+_NUMBERS = (
+    "prompt_eval_count", "eval_count",
+    "total_duration", "load_duration", "prompt_eval_duration", "eval_duration",
+)  # fmt: skip
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -28,6 +32,28 @@ class ChatReply:
     """`stop`, `length`, or empty where the server ended without saying why."""
     prompt_eval_count: int
     eval_count: int
+    total_duration: int = 0
+    """Nanoseconds by the server's clock, as the other durations."""
+    load_duration: int = 0
+    prompt_eval_duration: int = 0
+    eval_duration: int = 0
+
+
+class ChatFields(TypedDict, total=False):
+    """Fields of /api/chat, as Ollama names them; None leaves one to the server."""
+
+    think: bool | None
+    """Left to the server, it thinks if the model can."""
+    options: Mapping[str, Any] | None
+    """temperature, seed, num_predict, num_ctx, ..."""
+    format: Mapping[str, Any] | str | None
+    """`json` or a JSON schema."""
+    truncate: bool | None
+    """False: a prompt beyond the context length is an error; else early messages are dropped."""
+    shift: bool | None
+    """False: a reply ends at the context length; else the context's beginning is dropped."""
+    keep_alive: float | None
+    """Seconds that the model stays loaded after the reply."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +86,10 @@ class OllamaServer:
         """The models there are, each with `name`, `size` and `digest` (its manifest's)."""
         return list(self._http.ask("GET", "/api/tags").get("models") or [])
 
+    def running(self) -> list[Json]:
+        """The loaded models, each with `name`, `size`, `size_vram` and `context_length`."""
+        return list(self._http.ask("GET", "/api/ps").get("models") or [])
+
     def show(self, name: str) -> Json:
         return self._http.ask("POST", "/api/show", {"model": name})
 
@@ -67,6 +97,11 @@ class OllamaServer:
         """As `show`, or None where no model has that name; Ollama ignores its letters' case."""
         status, reply = self._http.reply("POST", "/api/show", {"model": name})
         return None if status == 404 else self._http.accepted("/api/show", status, reply)
+
+    def copy(self, source: str, target: str) -> None:
+        """Give a model a second name; one that bears it already is replaced."""
+        names = {"source": source, "destination": target}
+        self._http.accepted("/api/copy", *self._http.once("POST", "/api/copy", names))
 
     def delete(self, name: str) -> None:
         status, reply = self._http.once("DELETE", "/api/delete", {"model": name})
@@ -94,7 +129,7 @@ class OllamaServer:
         return True
 
     def create(self, request: Mapping[str, Any], on_status: Callable[[str], None]) -> None:
-        """Make a model; `request` is the body of /api/create.
+        """Make a model; `request` is the body of /api/create. Never repeated by itself.
 
         Once the first status is out, errors come with HTTP 200: only `success` is success.
         """
@@ -114,41 +149,32 @@ class OllamaServer:
         name: str,
         messages: Sequence[Message],
         *,
-        think: bool | None = None,
-        options: Mapping[str, Any] | None = None,
-        format: Mapping[str, Any] | str | None = None,
+        stream: bool = True,
+        **fields: Unpack[ChatFields],
     ) -> ChatReply:
-        """The whole reply. `think` None leaves it to the server, which thinks if the model can.
-
-        `options` are Ollama's: temperature, seed, num_predict; `format` is "json" or a schema.
-        """
+        """The whole reply; with `stream` False the server sends it in one piece."""
         text: dict[Kind, str] = {"thinking": "", "content": ""}
         last: Json = {}
-        body = _chat_body(name, messages, think, options) | ({"format": format} if format else {})
+        body = _chat_body(name, messages, fields) | {"stream": stream}
         for last in self._http.events("/api/chat", body):
             for kind, piece in _pieces(last):
                 text[kind] += piece
-        prompt, reply = (int(last.get(f"{key}eval_count", 0)) for key in ("prompt_", ""))
         reason = str(last.get("done_reason", ""))
-        return ChatReply(text["thinking"], text["content"], reason, prompt, reply)
+        numbers = {key: int(last.get(key, 0)) for key in _NUMBERS}
+        return ChatReply(text["thinking"], text["content"], reason, **numbers)
 
     def stream_chat(
-        self,
-        name: str,
-        messages: Sequence[Message],
-        *,
-        think: bool | None = None,
-        options: Mapping[str, Any] | None = None,
+        self, name: str, messages: Sequence[Message], **fields: Unpack[ChatFields]
     ) -> Iterator[tuple[Kind, str]]:
         """The reply piece by piece, as it comes; closing the iterator stops the model."""
-        for event in self._http.events("/api/chat", _chat_body(name, messages, think, options)):
+        for event in self._http.events("/api/chat", _chat_body(name, messages, fields)):
             yield from _pieces(event)
 
     def rendered_prompt(
         self, name: str, messages: Sequence[Message], think: bool | None = None
     ) -> str:
         """The prompt as the server's template makes it; BOS comes later, as an id."""
-        body = _chat_body(name, messages, think, None) | {"_debug_render_only": True}
+        body = _chat_body(name, messages, {"think": think}) | {"_debug_render_only": True}
         reply = self._http.ask("POST", "/api/chat", body, self.patience.slow)
         prompt = (reply.get("_debug_info") or {}).get("rendered_template")
         if prompt is None:
@@ -174,14 +200,9 @@ def _checked(digest: str) -> str:
     return digest
 
 
-def _chat_body(
-    name: str,
-    messages: Sequence[Message],
-    think: bool | None,
-    options: Mapping[str, Any] | None,
-) -> Json:
-    body: Json = {"model": name, "messages": list(messages), "options": dict(options or {})}
-    return body if think is None else {**body, "think": think}
+def _chat_body(name: str, messages: Sequence[Message], fields: ChatFields) -> Json:
+    asked = {key: value for key, value in fields.items() if value is not None}
+    return {"model": name, "messages": list(messages), "options": {}, **asked}
 
 
 def _pieces(event: Json) -> Iterator[tuple[Kind, str]]:

@@ -4,10 +4,11 @@ import ipaddress
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import Event
 from time import monotonic, sleep
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -20,7 +21,14 @@ Json = dict[str, Any]
 Result = TypeVar("Result")
 
 START = "Start it: ollama serve. Install it: https://ollama.com/download. Elsewhere: OLLAMA_HOST"
+_LOOK = "Its log may say more: journalctl -u ollama, or where `ollama serve` runs."
+_ROOM = (
+    "Make room where it keeps its models (OLLAMA_MODELS, else ~/.ollama/models; Ollama 0.30 to "
+    "0.33 needs three times the file), then run the same command again."
+)
+_FULL = re.compile(r"no space left on device|disk quota exceeded|file too large")
 _BLOCK = 1 << 20
+_RECONNECT_S = 0.25
 _LARGEST_REPLY = 256 << 20
 _BROKEN = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 _HOST_NAME = re.compile(r"[\w.-]+")
@@ -28,7 +36,12 @@ _HOST_NAME = re.compile(r"[\w.-]+")
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait, in seconds, and how often to try a call that may be repeated."""
+    """How long to wait, in seconds, and how often to try a call that may be repeated.
+
+    A server that hangs is given up after `quick` in a look-up, after `slow` in an upload, a create
+    or a chat. One that is only slow takes at most `slow` + bytes / `rate` for an upload, and
+    `total` + `slow` for a create or a chat.
+    """
 
     connect: float = 5.0
     quick: float = 60.0
@@ -37,6 +50,10 @@ class Patience:
     """For the next byte of create and chat: loading a large model from disk is silent."""
     total: float = 7200.0
     """In all, of one create or chat."""
+    rate: float = 250_000.0
+    """Bytes per second that an upload makes at least, after `slow` seconds of grace."""
+    restart: float = 15.0
+    """For a server that has answered and refuses now: systemd starts it again after 3 s."""
     attempts: int = 3
 
 
@@ -90,9 +107,10 @@ class Connection:
 
     def send(self, path: str, file: Path, progress: Callable[[int], None]) -> None:
         """POST a file's bytes; `progress` is told how many have gone."""
-        headers = {"Content-Length": str(file.stat().st_size)}
-        content = _blocks(file, progress)
-        seconds = self.patience.slow
+        size, seconds = file.stat().st_size, self.patience.slow
+        headers = {"Content-Length": str(size)}
+        deadline = monotonic() + seconds + size / self.patience.rate
+        content = _blocks(file, progress, deadline)
         with self._open("POST", path, seconds, content=content, headers=headers) as response:
             self.accepted(path, response.status_code, b"".join(_chunks(response, seconds)))
 
@@ -114,8 +132,8 @@ class Connection:
             return values
         said = str(words or reply[:300].decode(errors="replace").strip() or f"HTTP {status}")
         raise OllamaRefused(
-            f"The Ollama server at {self.url} refused {path}: {said}",
-            "Its log may say more: journalctl -u ollama, or where `ollama serve` runs.",
+            f"The Ollama server at {self.url} refused {_short(path)}: {said}",
+            _ROOM if _FULL.search(said) else _LOOK,
         )
 
     @cached_property
@@ -123,29 +141,51 @@ class Connection:
         secure = self.url.startswith("https:")
         return httpx.Client(trust_env=not self.is_loopback, verify=secure)
 
+    @cached_property
+    def _answered(self) -> Event:
+        """Set once this server has answered anything."""
+        return Event()
+
     @contextmanager
     def _open(
         self, method: str, path: str, seconds: float, **content: Any
     ) -> Iterator[httpx.Response]:
         """A streamed response; `seconds` is the longest wait for the next byte of it."""
-        patience = self.patience
+        patience, started = self.patience, monotonic()
         timeout = httpx.Timeout(patience.quick, connect=patience.connect, read=seconds)
-        request = self._client.stream(method, f"{self.url}{path}", timeout=timeout, **content)
+        request = self._client.build_request(
+            method, f"{self.url}{path}", timeout=timeout, **content
+        )
         try:
-            with request as response:
+            with closing(self._sent(request)) as response:
                 yield response
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise OllamaUnreachable(f"No Ollama server answers at {self.url}.", START) from error
         except httpx.TimeoutException as error:
             raise OllamaUnreachable(
-                f"The Ollama server at {self.url} stopped answering in {path}.",
+                f"The Ollama server at {self.url} stopped answering in {_short(path)}; "
+                f"given up after {monotonic() - started:.0f} s.",
                 "Look at its log; restart it, then run the same command again.",
             ) from error
         except httpx.TransportError as error:
             raise OllamaUnreachable(
-                f"The connection to Ollama at {self.url} broke in {path}: {error}",
+                f"The connection to Ollama at {self.url} broke in {_short(path)}: {error}",
                 "See that the server still runs, then run the same command again.",
             ) from error
+
+    def _sent(self, request: httpx.Request) -> httpx.Response:
+        """Nothing has gone where no connection was made: it is tried until a restart is over."""
+        deadline = monotonic() + (self.patience.restart if self._answered.is_set() else 0)
+        while True:
+            try:
+                response = self._client.send(request, stream=True)
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                if monotonic() >= deadline:
+                    raise
+                sleep(_RECONNECT_S)
+            else:
+                self._answered.set()
+                return response
 
 
 def server_url(host: str) -> str:
@@ -165,6 +205,11 @@ def server_url(host: str) -> str:
         raise PipeError("OLLAMA_HOST names no server.", "Write host:port or http://host:port.")
     number = int(port) if port.isdecimal() and int(port) < 65536 else default
     return f"{scheme}://{name}:{number}/{path}".rstrip("/")
+
+
+def _short(path: str) -> str:
+    """Without the digest, which nobody reads."""
+    return path.partition("/sha256:")[0]
 
 
 def _split_port(place: str) -> tuple[str, str]:
@@ -189,10 +234,12 @@ def _connectable(name: str) -> str:
     return "[::1]" if address.is_unspecified else f"[{name}]"
 
 
-def _blocks(path: Path, progress: Callable[[int], None]) -> Iterator[bytes]:
+def _blocks(path: Path, progress: Callable[[int], None], deadline: float) -> Iterator[bytes]:
     sent = 0
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
+            if monotonic() > deadline:
+                raise httpx.WriteTimeout("the upload does not end")
             yield block
             progress(sent := sent + len(block))
 

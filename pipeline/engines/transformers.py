@@ -1,20 +1,29 @@
 """Transformers: the 16-bit base, the base with the adapter as trained, and the merged model."""
 
-import logging
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from time import perf_counter
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.base import Base
-from pipeline.chat import Conversation, Encoder, parse_reply
+from pipeline.chat import Conversation, Encoded, Encoder, parse_reply
 from pipeline.engines.completion import Completion, Decoding
+from pipeline.engines.loading import Variant, load_model
 from pipeline.errors import PipeError
 
-Variant = Literal["base", "adapter", "merged"]
+_ROWS = 512
+"""Positions whose logits are held at once: 260 MB in fp32 with Llama 3's vocabulary."""
 
 
 class TransformersEngine:
-    """Batched greedy decoding, prompts padded on the left."""
+    """Replies and log-probabilities in batches; prompts are padded on the left, texts on the right.
+
+    `load_in_4bit` loads the base's weights as NF4, for the base and for the adapter on it.
+    """
 
     def __init__(
         self,
@@ -31,25 +40,66 @@ class TransformersEngine:
         self.encoder = encoder
         self._batch_size = batch_size
         self._ends = encoder.end_ids
-        self._model = _load(variant, base, adapter, load_in_4bit, device)
+        self._model = load_model(variant, base, adapter, load_in_4bit=load_in_4bit, device=device)
 
     def answers(
         self, conversations: Sequence[Conversation], decoding: Decoding, *, thinking: bool = True
     ) -> Iterator[Completion]:
-        """Replies in order, a batch at a time."""
+        """Replies in order, a batch at a time; a batch shares its time to the first token.
+
+        Each batch is drawn from the seed and its place, so that a run repeats with its batch size.
+        """
         prompts = [self.encoder.prompt(c, thinking=thinking) for c in conversations]
         for start in range(0, len(prompts), self._batch_size):
-            yield from self._batch(
-                prompts[start : start + self._batch_size], decoding.max_new_tokens
-            )
+            yield from self._batch(prompts[start : start + self._batch_size], decoding, start)
+
+    def score(self, sequences: Sequence[Encoded], keep: Path | None = None) -> list[NDArray[Any]]:
+        """As `Scorer` says, from logits in the model's dtype. `keep` is written anew.
+
+        Raises ValueError for a sequence whose first token is supervised: nothing stands before it.
+        """
+        if any(sequence.target_start < 1 for sequence in sequences):
+            raise ValueError("a sequence's first token has nothing before it to be scored by")
+        if keep is None:
+            return self._scores(sequences, None)
+        with keep.open("wb") as file:
+            return self._scores(sequences, file)
+
+    def adapter_deltas(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        """(module as the base's safetensors name it, fp32 change of its weight [out, in]).
+
+        PEFT's own `get_delta_weight` of every LoRA layer. Raises PipeError where the adapter holds
+        more than plain LoRA, such as DoRA, whose change is no sum, or whole trained weights.
+        """
+        from peft.tuners.lora import LoraLayer
+        from peft.utils.other import AuxiliaryTrainingWrapper
+
+        if self.name != "adapter":
+            raise ValueError(f"the {self.name} holds no adapter")
+        model, active = self._model.get_base_model(), self._model.active_adapter
+        for name, module in model.named_modules():
+            is_lora = isinstance(module, LoraLayer)
+            if (is_lora and not _plain(module, active)) or isinstance(
+                module, AuxiliaryTrainingWrapper
+            ):
+                raise PipeError(
+                    f"The adapter changes {name} by more than plain LoRA (DoRA, a bias, or the "
+                    "whole weight): its change cannot be told as one matrix.",
+                    "What pipe train makes is plain LoRA: pipe train --force",
+                )
+            if is_lora and active in module.scaling:
+                delta = module.get_delta_weight(active).detach().float().cpu().numpy()
+                yield name, delta
 
     def memory_bytes(self) -> int | None:
-        import psutil
+        """On a GPU all that torch has allocated there, on a CPU the model's weights."""
         import torch
 
+        if self._model is None:
+            return None
         if self._model.device.type == "cuda":
             return int(torch.cuda.memory_allocated())
-        return int(psutil.Process().memory_info().rss)
+        return int(self._model.get_memory_footprint())
 
     def close(self) -> None:
         """Give the memory back: Ollama may want the same GPU."""
@@ -58,7 +108,9 @@ class TransformersEngine:
         self._model = None
         torch.cuda.empty_cache()
 
-    def _batch(self, prompts: list[list[int]], limit: int) -> Iterator[Completion]:
+    def _batch(
+        self, prompts: list[list[int]], decoding: Decoding, start: int
+    ) -> Iterator[Completion]:
         import torch
 
         width = max(map(len, prompts))
@@ -66,74 +118,128 @@ class TransformersEngine:
         rows = [[pad] * (width - len(p)) + p for p in prompts]
         mask = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
         device = self._model.device
+        torch.manual_seed(decoding.seed + start)
+        watch = _Watch(greedy=decoding.temperature == 0)
         with torch.inference_mode():
             output = self._model.generate(
                 input_ids=torch.tensor(rows, device=device),
                 attention_mask=torch.tensor(mask, device=device),
-                max_new_tokens=limit,
-                do_sample=False,
+                max_new_tokens=decoding.max_new_tokens,
                 eos_token_id=sorted(self._ends),
                 pad_token_id=pad,
+                logits_processor=[watch],
+                **_sampling(decoding),
             )
-        for row in output[:, width:].tolist():
-            yield self._completion(row)
+        for row, gaps in zip(output[:, width:].tolist(), watch.rows(len(rows)), strict=True):
+            yield self._completion(row, gaps, watch.first_token_s)
 
-    def _completion(self, row: list[int]) -> Completion:
+    def _completion(self, row: list[int], gaps: list[float], first: float | None) -> Completion:
         length = next((i for i, token in enumerate(row) if token in self._ends), len(row))
         ids, stopped = row[:length], length < len(row)
         text = self.encoder.reply_of(ids)
-        return Completion(text, parse_reply(text, self.encoder.format), len(ids) + stopped, stopped)
+        reply = parse_reply(text, self.encoder.format)
+        tokens = len(ids) + stopped
+        return Completion(text, reply, tokens, stopped, tuple(gaps[:tokens]), first)
+
+    def _scores(self, sequences: Sequence[Encoded], file: IO[bytes] | None) -> list[NDArray[Any]]:
+        """Batches of like length, the longest first: what memory cannot hold shows at once."""
+        import torch
+
+        order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i].ids))
+        targets = [len(s.ids) - s.target_start for s in sequences]
+        offsets = [0, *accumulate(targets)]
+        scores: list[NDArray[Any]] = [np.empty(n, np.float32) for n in targets]
+        for start in range(0, len(order), self._batch_size):
+            batch = order[start : start + self._batch_size]
+            with torch.inference_mode():
+                hidden = self._hidden([sequences[i].ids for i in batch])
+                for row, i in enumerate(batch):
+                    self._score(hidden[row], sequences[i], scores[i], file, offsets[i])
+        return scores
+
+    def _hidden(self, rows: Sequence[Sequence[int]]) -> Any:
+        """Last hidden states [rows, longest, width] of ids padded on the right."""
+        import torch
+
+        width = max(map(len, rows))
+        device = self._model.device
+        padded = [[*ids, *[self.encoder.pad_id] * (width - len(ids))] for ids in rows]
+        mask = [[1] * len(ids) + [0] * (width - len(ids)) for ids in rows]
+        return self._causal.model(
+            input_ids=torch.tensor(padded, device=device),
+            attention_mask=torch.tensor(mask, device=device),
+            use_cache=False,
+        ).last_hidden_state
+
+    def _score(
+        self,
+        hidden: Any,
+        sequence: Encoded,
+        scores: NDArray[Any],
+        file: IO[bytes] | None,
+        offset: int,
+    ) -> None:
+        """Fill one sequence's scores, and its rows of the file, which begin at row `offset`."""
+        import torch
+
+        ids = torch.tensor(sequence.ids, device=hidden.device)
+        head = self._causal.get_output_embeddings()
+        for start in range(sequence.target_start, len(sequence.ids), _ROWS):
+            end = min(start + _ROWS, len(sequence.ids))
+            # a token is told by the state before it
+            logits = head(hidden[start - 1 : end - 1]).float()
+            logs = torch.log_softmax(logits, dim=-1)
+            found = logs.gather(1, ids[start:end, None])[:, 0].cpu().numpy()
+            done = start - sequence.target_start
+            scores[done : done + len(found)] = found
+            if file is not None:
+                file.seek((offset + done) * logs.shape[1] * 4)
+                file.write(logs.cpu().numpy().tobytes())
+
+    @property
+    def _causal(self) -> Any:
+        """The causal language model, whose layers hold the adapter where there is one."""
+        return self._model.get_base_model() if self.name == "adapter" else self._model
 
 
-def _load(
-    variant: Variant, base: Base, adapter: Path | None, load_in_4bit: bool, device: str
-) -> Any:
-    """fp32 on a CPU, so that processors agree; bf16 on a GPU, where `device` is cuda."""
-    # torch 2.14 warns of its own enums as it loads
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
-    import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-    from transformers.utils.logging import disable_progress_bar
+class _Watch:
+    """Looks at the logits as they come, for the time of the first and the lead of the likeliest."""
 
-    disable_progress_bar()
-    on_gpu = device == "cuda"
-    if on_gpu and not torch.cuda.is_available():
-        raise PipeError(
-            "This recipe evaluates on a CUDA GPU and torch sees none here.",
-            "On a CPU the shipped demo runs: pipe run -r demo. For the driver see: pipe doctor",
-        )
-    dtype = torch.bfloat16 if on_gpu else torch.float32
-    quantization = None
-    if variant == "adapter" and load_in_4bit:
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-        )
-    model = AutoModelForCausalLM.from_pretrained(
-        base.folder,
-        dtype=dtype,
-        device_map={"": 0 if on_gpu else "cpu"},
-        quantization_config=quantization,
-        trust_remote_code=False,
-    )
-    # a base's own sampling defaults would only warn: decoding here is greedy
-    model.generation_config.temperature = model.generation_config.top_p = None
-    if variant == "base":
-        return model.eval()
-    return _with_adapter(model, variant, adapter).eval()
+    def __init__(self, *, greedy: bool) -> None:
+        self._greedy, self._started = greedy, perf_counter()
+        self._leads: list[Any] = []
+        self.first_token_s: float | None = None
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        if self.first_token_s is None:
+            scores[0, 0].item()  # a GPU is only now done
+            self.first_token_s = perf_counter() - self._started
+        if self._greedy:
+            best = scores.topk(2, dim=-1).values.float()
+            self._leads.append(best[:, 0] - best[:, 1])
+        return scores
+
+    def rows(self, count: int) -> list[list[float]]:
+        """Per reply the leads of its tokens, in logits; empty where it was not greedy."""
+        import torch
+
+        if not self._leads:
+            return [[] for _ in range(count)]
+        return [list(row) for row in torch.stack(self._leads, dim=1).tolist()]
 
 
-def _with_adapter(model: Any, variant: Variant, adapter: Path | None) -> Any:
-    import torch
-    from peft import PeftModel
+def _sampling(decoding: Decoding) -> dict[str, Any]:
+    """No top-k: Transformers' own default of 50 is no part of the protocol."""
+    if decoding.temperature == 0:
+        return {"do_sample": False}
+    return {
+        "do_sample": True,
+        "temperature": decoding.temperature,
+        "top_p": decoding.top_p,
+        "top_k": 0,
+    }
 
-    tuned = PeftModel.from_pretrained(model, str(adapter))
-    if variant == "adapter":
-        return tuned
-    merged = tuned.merge_and_unload()
-    # the served weights have passed through 16 bits: so do these
-    for parameter in merged.parameters():
-        parameter.data = parameter.data.to(torch.bfloat16).to(parameter.dtype)
-    return merged
+
+def _plain(layer: Any, adapter: str) -> bool:
+    """Whether a LoRA layer's change is B A, scaled, and nothing else."""
+    return adapter not in layer.lora_variant and not layer.lora_bias.get(adapter, False)

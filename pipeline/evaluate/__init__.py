@@ -1,5 +1,6 @@
-"""Scores: how good is it, before and after?"""
+"""Scores: how good is it, before and after, and how sure is that?"""
 
-from pipeline.evaluate.score import evaluate
+from pipeline.evaluate.stage import Means, evaluate
+from pipeline.evaluate.words import in_words, published
 
-__all__ = ["evaluate"]
+__all__ = ["Means", "evaluate", "in_words", "published"]

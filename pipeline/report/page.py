@@ -1,99 +1,214 @@
-"""Reads the run's published files and fills report.html, self-contained."""
+"""report.html: all that a run did, on one page."""
 
-import json
-import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.assets import asset
-from pipeline.errors import MissingInput
-from pipeline.recipe import Recipe
-from pipeline.report.lengths import draw_data
+from markupsafe import Markup
+
+from pipeline import __version__
+from pipeline.report.charts import (
+    Chart,
+    Point,
+    Series,
+    curves,
+    divergence_chart,
+    interval_bar,
+    lengths_chart,
+    points_chart,
+    shares_bar,
+)
+from pipeline.report.gather import Gap, RunView, gather
+from pipeline.report.licences import duties_of
+from pipeline.report.render import write_page
+from pipeline.report.reproduce import commands, pinned_recipe, provenance
+from pipeline.report.samples import LONGEST, samples
+from pipeline.report.summary import gate_counts, main_metric, summary
+from pipeline.report.words import Value, metric, metrics_of, number, odds, share, size
 from pipeline.run import Run
-from pipeline.run.files import write_text
-from pipeline.run.rows import read_jsonl
 
-_SAMPLES = 3
-_WIDTH, _HEIGHT = 640, 160
+_SHOWN = ("well_formed", "truncated", "reply_tokens", "thinking_tokens")
+"""Metrics of the first table beside the one that decides; the rest are folded."""
 
 
-def write_report(recipe: Recipe, run: Run) -> Path:
-    """Write report.html and return its path. Raises MissingInput before `pipe eval` has run."""
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+def write_report(run: Run, options: str | None = None) -> tuple[Path, list[Gap]]:
+    """Write report.html; return its path, and what is missing or no longer true.
 
-    run.require("eval")
-    steps = list(read_jsonl(run.folder("train") / "metrics.jsonl"))
-    source = asset("modelfiles/report.html.jinja").read_text(encoding="utf-8")
-    environment = ImmutableSandboxedEnvironment(autoescape=True, trim_blocks=True)
-    page = environment.from_string(source).render(
-        recipe=recipe,
-        run=run.name,
-        results=scores(run),
-        data=_json(run.folder("data") / "stats.json"),
-        sources=run.require("data").facts["sources"],
-        rows_picture=_inline(draw_data(run)),
-        trained=run.require("train").facts,
-        files=_files(run),
-        curve=_curve([step["loss"] for step in steps]),
-        steps=steps,
-        size=(_WIDTH, _HEIGHT),
-        gates=_gates(run),
-        samples=_samples(run),
+    `options` follow the `pipe` commands on the page, such as `-r demo`; None takes the run's own
+    recipe.yaml.
+    Raises MissingInput where no stage has finished.
+    """
+    view = gather(run, options)
+    path = write_page(
+        run.root / "report.html",
+        "page.html.jinja",
+        view=view,
+        version=__version__,
+        answers=summary(view),
+        charts=training_charts([("loss", view)]),
+        data=_data(view),
+        tasks=[_task(view, name, task) for name, task in view.tasks.items()],
+        quality=_quality(view),
+        samples=samples(view),
+        longest=LONGEST,
+        gates=_gates(view),
+        gate_counts=gate_counts(view),
+        duties=duties_of(view),
+        files=_files(view),
+        commands=commands(view),
+        recipe=pinned_recipe(view),
+        provenance=provenance(view),
     )
-    path = run.root / "report.html"
-    write_text(path, page)
-    return path
+    return path, [*view.gaps.values(), *view.warnings]
 
 
-def scores(run: Run) -> dict[str, Any]:
-    """results.json of `pipe eval`, its engines in the order of the work."""
-    results: dict[str, Any] = _json(run.folder("eval") / "results.json")
-    types = run.require("export").section["export"]["quantize"]
-    known = ("base", "adapter", "merged", *types, "ollama")
-    engines = results["engines"]
-    return results | {"engines": {name: engines[name] for name in known if name in engines}}
+def training_charts(views: list[tuple[str, RunView]]) -> list[Chart]:
+    """Loss, learning rate and gradient norm by step; of two runs, one curve for each."""
+    several = len(views) > 1
+    kinds = {"loss": "loss", "learning_rate": "learning rate", "grad_norm": "gradient norm"}
+    charts = []
+    for key, title in kinds.items():
+        series = []
+        for colour, (name, view) in enumerate(views, 2):
+            shown = name if several else title
+            series.append(Series(shown, _curve(view, key), colour))
+            if key == "loss":
+                evaluated = f"{name}, eval loss" if several else "eval loss"
+                series.append(Series(evaluated, _eval_loss(view), colour if several else 4, True))
+        charts.append(curves(title, series, log=False if key == "learning_rate" else None))
+    return [chart for chart in charts if chart]
 
 
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _curve(view: RunView, key: str) -> list[tuple[float, float]]:
+    return [(step["step"], step[key]) for step in view.steps if step.get(key) is not None]
 
 
-def _inline(picture: Path) -> str:
-    """An SVG without what only a file of its own needs."""
-    text = picture.read_text(encoding="utf-8")
-    return re.sub(r' xmlns(:\w+)?="[^"]*"', "", text[text.index("<svg") :])
+def _eval_loss(view: RunView) -> list[tuple[float, float]]:
+    """As logged in between; else the one at the end."""
+    logged = _curve(view, "eval_loss")
+    final = view.facts("train").get("eval_loss")
+    last = view.steps[-1]["step"] if view.steps else 0
+    return logged or ([(last, final)] if final is not None else [])
 
 
-def _files(run: Run) -> list[tuple[str, int]]:
-    """(GGUF name, bytes)."""
-    outputs = run.require("export").outputs
-    return [(name, entry.bytes) for name, entry in outputs.items() if name.endswith(".gguf")]
+def _data(view: RunView) -> dict[str, Any]:
+    """Lengths, and what became of the records of each source."""
+    stats = view.stats
+    if not stats:
+        return {}
+    limit = view.manifests["data"].section.get("model", {}).get("max_seq_length")
+    facts = view.facts("data")
+    read = [*facts.get("sources", ()), *filter(None, [facts.get("test")])]
+    known = {(each["dataset"], each.get("config")): each for each in read}
+    return {
+        "lengths": lengths_chart(stats["lengths"], limit),
+        "tokens": {split: found for split, found in stats["tokens"].items() if found},
+        "supervised": stats.get("supervised_tokens", {}),
+        "rows": stats["rows"],
+        "sources": [
+            source
+            | {"bar": _fate(source), "fact": known.get((source["dataset"], source["config"]), {})}
+            for source in stats["sources"]
+        ],
+    }
 
 
-def _gates(run: Run) -> list[dict[str, Any]]:
-    try:
-        run.require("check")
-    except MissingInput:
-        return []
-    return list(_json(run.folder("check") / "results.json")["gates"])
+def _fate(source: Mapping[str, Any]) -> Markup:
+    """Rows kept, then those dropped by reason, then those beyond the source's weight."""
+    rejects = sorted(source["rejects"].items(), key=lambda each: (-each[1], each[0]))
+    parts = [("kept", source["rows"], "kept")]
+    parts += [
+        (f"dropped: {reason.replace('_', ' ')}", count, f"drop{min(place, 3)}")
+        for place, (reason, count) in enumerate(rejects)
+    ]
+    return shares_bar([*parts, ("beyond its weight", source.get("left_out", 0), "spare")])
 
 
-def _curve(losses: list[float]) -> str:
-    """Points of an SVG polyline, the first step on the left, loss 0 at the bottom."""
-    top = max(losses)
-    width = _WIDTH / max(1, len(losses) - 1)
-    points = (
-        f"{number * width:.1f},{_HEIGHT - loss / top * _HEIGHT:.1f}"
-        for number, loss in enumerate(losses)
+def _task(view: RunView, name: str, task: Mapping[str, Any]) -> dict[str, Any]:
+    """One task's table: the deciding metric with its bar, some beside it, all of them folded."""
+    engines = task["engines"]
+    names = metrics_of(engines)
+    first = names[0] if names else ""
+    return {
+        "name": name,
+        "items": task.get("items", 0),
+        "samples": task.get("samples", 1),
+        "decoding": task.get("decoding") or {},
+        "first": first,
+        "shown": [each for each in _SHOWN if each in names and each != first],
+        "metrics": names,
+        "engines": engines,
+        "speed": view.speed.get(name, {}),
+        "bars": {each: _bars(each, engines) for each in names},
+        "comparisons": [
+            each | {"words": odds(each["p_value"]) if each.get("p_value") is not None else "–"}
+            for each in task.get("comparisons") or ()
+        ],
+    }
+
+
+def _bars(name: str, engines: Mapping[str, Mapping[str, Any]]) -> dict[str, Markup]:
+    """Every engine's interval on one scale: 0 to 1 for shares, else from 0 to the largest."""
+    values = {engine: scores[name] for engine, scores in engines.items() if scores.get(name)}
+    ends = [v[end] for v in values.values() for end in ("low", "value", "high") if v.get(end)]
+    top = 1.0 if metric(name).form is share else max(map(abs, ends), default=1.0)
+    low = min([0.0, *ends])
+    return {
+        engine: interval_bar(value, low, top, 1 if engine == "base" else 2)
+        for engine, value in values.items()
+    }
+
+
+def _quality(view: RunView) -> dict[str, Any]:
+    """What each quantized file keeps, for its size and its speed."""
+    name = main_metric(view)
+    speed = view.speed.get(view.lead, {})
+    values: dict[str, Value] = {
+        kind: value for kind in view.files if (value := view.engines.get(kind, {}).get(name or ""))
+    }
+    label, form = metric(name or "").label, metric(name or "").form
+    by_size = [Point(k, view.sizes[k], v, 2) for k, v in values.items() if k in view.sizes]
+    rates = {kind: speed.get(kind, {}).get("tokens_per_s") for kind in values}
+    by_speed = [Point(k, rates[k], v, 2) for k, v in values.items() if rates[k]]
+    charts = [
+        points_chart(f"{label} by size", by_size, ("file size", label), (size, form)),
+        points_chart(f"{label} by speed", by_speed, ("tokens a second", label), (number, form)),
+        divergence_chart(view.checks.get("precision", {})),
+    ]
+    return {
+        "charts": [chart for chart in charts if chart],
+        "precision": view.checks.get("precision", {}),
+    }
+
+
+def _gates(view: RunView) -> list[dict[str, Any]]:
+    """Gates by group, in the order of the checks; a group with a failure first."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for gate in view.checks.get("gates", ()):
+        groups.setdefault(gate.get("group") or "gates", []).append(gate)
+    found = [
+        {"name": name, "gates": gates, "worst": _worst(gates)} for name, gates in groups.items()
+    ]
+    order = ("failed", "not_run", "passed")
+    return sorted(found, key=lambda group: order.index(str(group["worst"])))
+
+
+def _worst(gates: list[dict[str, Any]]) -> str:
+    statuses = {gate["status"] for gate in gates}
+    return next((each for each in ("failed", "not_run") if each in statuses), "passed")
+
+
+def _files(view: RunView) -> list[dict[str, Any]]:
+    """What the run left to keep: GGUFs, Modelfiles, card and adapter."""
+    found = []
+    for stage in ("export", "train"):
+        manifest = view.manifests.get(stage)
+        for name, entry in manifest.outputs.items() if manifest else ():
+            if stage == "export" or name.endswith(".safetensors"):
+                found.append(
+                    {"name": f"{stage}/{name}", "bytes": entry.bytes, "sha256": entry.sha256}
+                )
+    first = [f"export/{file}" for file in view.files.values()]
+    return sorted(
+        found, key=lambda file: first.index(file["name"]) if file["name"] in first else 99
     )
-    return " ".join(points)
-
-
-def _samples(run: Run) -> list[dict[str, Any]]:
-    """The first test questions with every engine's answer."""
-    rows = list(read_jsonl(run.folder("data") / "test.jsonl"))[:_SAMPLES]
-    samples = {row["id"]: {"question": row["question"], "answers": []} for row in rows}
-    for answer in read_jsonl(run.folder("eval") / "answers.jsonl"):
-        if answer["id"] in samples:
-            samples[answer["id"]]["answers"].append(answer)
-    return list(samples.values())

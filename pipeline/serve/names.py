@@ -1,15 +1,14 @@
-"""What the models are called in Ollama, and which of those there were made by a run of ours."""
+"""What the models are called in Ollama, and what it calls their weights."""
 
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pipeline.errors import ChangedInput, RecipeError
-from pipeline.run import Manifest, Run
-from pipeline.run.manifest import read_manifest
+from pipeline.errors import RecipeError
 
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}"
 _NAME = re.compile(rf"({_PART}/)?[A-Za-z0-9_][A-Za-z0-9_.-]{{0,79}}")
+_SPARE = "before-register"
 _FROM = re.compile(r"^FROM (?P<path>.*sha256[-:](?P<digest>[0-9a-f]{64}))\s*$", re.MULTILINE)
 
 
@@ -43,14 +42,12 @@ def model_blob(shown: Mapping[str, Any]) -> tuple[str, str]:
     return (found["path"], f"sha256:{found['digest']}") if found else ("", "")
 
 
-def our_digests(run: Run, exported: Manifest) -> set[str]:
-    """Weights that this export or any run beside it gave to Ollama."""
-    ours = {f"sha256:{entry.sha256}" for entry in exported.outputs.values()}
-    for path in run.root.parent.glob("*/serve/manifest.json"):
-        try:
-            manifest = read_manifest(path.parent)
-        except ChangedInput:
-            continue
-        models = manifest.facts.get("models", []) if manifest else []
-        ours.update(str(model["digest"]) for model in models)
-    return ours
+def full_name(name: str) -> str:
+    """As Ollama compares names: with a tag, in lower case."""
+    return (name if ":" in name.rpartition("/")[2] else f"{name}:latest").lower()
+
+
+def spare_name(name: str) -> str:
+    """What the model of that name is called while another is made in its place."""
+    plain, _, tag = name.partition(":")
+    return f"{plain}:{tag[:60]}-{_SPARE}" if tag else f"{plain}:{_SPARE}"

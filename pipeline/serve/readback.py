@@ -1,15 +1,17 @@
 """Read a new model back from Ollama: is it the file, the template and the settings it was given?"""
 
 import json
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.chat import Message
+from pipeline.engines.gguf_file import different_tensors
 from pipeline.engines.ollama import REPEAT_LIMIT, OllamaServer
 from pipeline.errors import OllamaRefused, PipeError
 from pipeline.run import Emit, Note
-from pipeline.run.files import sha256_of
 from pipeline.serve.names import model_blob
 
 
@@ -30,13 +32,39 @@ class Job:
     """How it is asked: temperature, seed, num_predict."""
 
 
-def check_shown(job: Job, shown: dict[str, Any]) -> None:
+EXPORTED = "the exported file"
+EQUAL = "rewritten by the server, every tensor equal"
+UNCOMPARED = "rewritten by the server, could not be compared"
+_REWRITTEN = "verifying conversion"
+"""What Ollama 0.30 to 0.33 says after it has passed an uploaded GGUF through llama-quantize."""
+
+
+def weights_of(
+    server: OllamaServer, job: Job, shown: Mapping[str, Any], steps: Sequence[str] = ()
+) -> str:
+    """What the shown model's weights are to the exported file; empty for others.
+
+    `steps` are the status lines of its creation: only a server that says so may have rewritten a
+    file that cannot be read from here.
+    """
+    path, digest = model_blob(shown)
+    if digest == job.digest:
+        return EXPORTED
+    if not (path and server.is_loopback and os.access(path, os.R_OK)):
+        return UNCOMPARED if _REWRITTEN in steps else ""
+    try:
+        return "" if different_tensors(job.file, Path(path)) else EQUAL
+    except PipeError:  # torn, or no GGUF
+        return ""
+
+
+def check_shown(job: Job, shown: Mapping[str, Any], weights: str) -> None:
     """Raises PipeError where the server shows anything but what it was given."""
     wanted = job.request["parameters"]
     differs = [
         what
         for what, same in {
-            "weights": model_blob(shown)[1] == job.digest,
+            "weights": weights,
             "template": shown.get("template") == job.request["template"],
             "parameters": _shown_parameters(shown) == wanted,
             "license": shown.get("license") == job.request["license"],
@@ -47,11 +75,12 @@ def check_shown(job: Job, shown: dict[str, Any]) -> None:
     if differs:
         raise PipeError(
             f"Ollama made {job.name}, but not as asked; it differs in: {', '.join(differs)}.",
-            f"See: ollama show --modelfile {job.name}. Remove it: ollama rm {job.name}",
+            "Another version of Ollama may do it: https://ollama.com/download. "
+            "Then run: pipe register",
         )
 
 
-def _shown_parameters(shown: dict[str, Any]) -> dict[str, Any]:
+def _shown_parameters(shown: Mapping[str, Any]) -> dict[str, Any]:
     """/api/show prints `name value` lines, values as Go writes them; a list takes several."""
     found: dict[str, Any] = {}
     for line in str(shown.get("parameters") or "").splitlines():
@@ -65,23 +94,6 @@ def _shown_parameters(shown: dict[str, Any]) -> dict[str, Any]:
         else:
             found[key] = value
     return found
-
-
-def check_blob(server: OllamaServer, job: Job, shown: dict[str, Any]) -> str:
-    """Hash a file that the server had already, where it can be read from here.
-
-    The server itself never hashes one again, so rotten bytes would be served for ever.
-    """
-    path = Path(model_blob(shown)[0])
-    try:
-        if server.is_loopback and f"sha256:{sha256_of(path)}" != job.digest:
-            raise PipeError(
-                f"The file that Ollama has for {job.name} is damaged: {path.name}.",
-                f"Remove it, then send it again: ollama rm {job.name} && pipe register",
-            )
-    except OSError:
-        return "was there, could not be read from here"
-    return "was there, hashed again" if server.is_loopback else "was there"
 
 
 def ask(server: OllamaServer, job: Job, emit: Emit) -> dict[str, Any]:

@@ -3,25 +3,25 @@
 import json
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from time import monotonic
 from typing import Any
 
 from pipeline.chat import chat_format
 from pipeline.engines.ollama import OllamaServer
-from pipeline.errors import ChangedInput, OllamaRefused, PipeError
+from pipeline.errors import ChangedInput, OllamaUnreachable, PipeError
 from pipeline.recipe import Recipe
-from pipeline.run import Emit, Manifest, Progress, Run
+from pipeline.run import Emit, Manifest, Run
+from pipeline.serve.blobs import given_blobs, tell_unused
+from pipeline.serve.make import Maker
 from pipeline.serve.modelfile import parameters
-from pipeline.serve.names import model_blob, model_names, our_digests
-from pipeline.serve.readback import Job, ask, check_blob, check_shown
+from pipeline.serve.names import model_blob, model_names
+from pipeline.serve.readback import Job, weights_of
 
 MINIMUM = (0, 17, 1)
 """Older servers read past a GGUF's end while they create a model: CVE-2026-7482."""
 QUESTION = "What is 2 + 3?"
 _REPLY_TOKENS = 512
-_UPLOAD_EVENTS_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ def registration_command(run: Run) -> str:
 def register(recipe: Recipe, run: Run, emit: Emit, options: RegisterOptions) -> Manifest:
     """Make one Ollama model per exported file, read each back and ask it one question.
 
-    A model of the same name is replaced only with `force`, or where a run here made it.
-    Raises OllamaUnreachable, OllamaRefused, or PipeError for what reads back otherwise.
+    A model of the same name is replaced only with `force`, or where a run here made it, and is
+    put back where the new one fails. Raises OllamaUnreachable, OllamaRefused, or PipeError for what
+    reads back otherwise, each saying which models stand; the same command goes on from there.
     """
     exported = run.require("export")
     format = chat_format(recipe.chat.format)
@@ -55,11 +56,12 @@ def register(recipe: Recipe, run: Run, emit: Emit, options: RegisterOptions) -> 
     version = _check_server(server, options)
     name = options.name or recipe.serve.name
     jobs = _jobs(recipe, run, exported, name)
-    ours = our_digests(run, exported)
+    given = given_blobs(run, exported)
     for job in jobs:
-        _check_replaceable(server, job, ours, options.force)
+        _check_replaceable(server, job, given, options.force)
     with run.publish("serve") as draft:
-        models = [_make(server, job, emit) for job in jobs]
+        models = _made(server, jobs, emit, options.force, given)
+        given = {model["served"]: 0 for model in models} | given
         draft.manifest = Manifest(
             stage="serve",
             section={"serve": recipe.serve.model_dump(mode="json"), "registered_as": name},
@@ -67,7 +69,11 @@ def register(recipe: Recipe, run: Run, emit: Emit, options: RegisterOptions) -> 
             chat_format=format.fingerprint(),
             seed=recipe.seed,
             versions={"ollama": version},
-            facts={"models": models, "parameters": parameters(recipe, format)},
+            facts={
+                "models": models,
+                "parameters": parameters(recipe, format),
+                "given": [{"digest": key, "bytes": given[key]} for key in sorted(given)],
+            },
         )
     return run.require("serve")
 
@@ -136,9 +142,11 @@ def _question(run: Run) -> dict[str, Any]:
     return {key: value for key, value in asked.items() if value}
 
 
-def _check_replaceable(server: OllamaServer, job: Job, ours: set[str], force: bool) -> None:
+def _check_replaceable(
+    server: OllamaServer, job: Job, ours: Mapping[str, int], force: bool
+) -> None:
     shown = server.find(job.name)
-    if shown is None or force or model_blob(shown)[1] in ours:
+    if shown is None or force or model_blob(shown)[1] in ours or weights_of(server, job, shown):
         return
     raise PipeError(
         f"Ollama at {server.url} already has a model {job.name} that no run here made.",
@@ -146,61 +154,18 @@ def _check_replaceable(server: OllamaServer, job: Job, ours: set[str], force: bo
     )
 
 
-def _make(server: OllamaServer, job: Job, emit: Emit) -> dict[str, Any]:
-    """Upload, create, read back, ask; what the manifest says of this model."""
-    sent = server.upload_blob(job.file, job.digest, _upload_progress(job, emit))
-    _create(server, job, emit)
-    server.unload(job.name)
-    shown = server.show(job.name)
-    check_shown(job, shown)
-    return {
-        "name": job.name,
-        "type": job.type,
-        "digest": job.digest,
-        "blob": "uploaded" if sent else check_blob(server, job, shown),
-        "capabilities": sorted(shown["capabilities"]),
-        "asked": ask(server, job, emit),
-    }
-
-
-def _upload_progress(job: Job, emit: Emit) -> Callable[[int], None]:
-    started = last = monotonic()
-    total = job.file.stat().st_size
-
-    def progress(sent: int) -> None:
-        nonlocal last
-        now = monotonic()
-        if sent < total and now - last < _UPLOAD_EVENTS_S:
-            return
-        last = now
-        rate = sent / max(now - started, 1e-6) / 1e6
-        emit(Progress(f"upload {job.file.name}", sent, total, "B", {"rate": f"{rate:.0f} MB/s"}))
-
-    return progress
-
-
-def _create(server: OllamaServer, job: Job, emit: Emit) -> None:
-    """Raises OllamaRefused saying in the server's words what went wrong, and what stands now."""
-    before = _digest_at(server, job.name)
-    steps: list[str] = []
-
-    def on_status(status: str) -> None:
-        steps.append(status)
-        emit(Progress(f"create {job.name}", len(steps), None, "steps", {"status": status}))
-
+def _made(
+    server: OllamaServer, jobs: list[Job], emit: Emit, force: bool, given: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """The models; what the server keeps without a use is told, also after it refused one."""
     try:
-        server.create(job.request, on_status)
-    except OllamaRefused as refusal:
-        now = _digest_at(server, job.name)
-        if now != before:
-            stands = f"{job.name} is there with the weights {now or 'of nothing'}, unchecked."
-        elif before:
-            stands = f"The model {job.name} that was there before is as it was."
-        else:
-            stands = f"No model {job.name} was made."
-        raise OllamaRefused(f"{refusal.message} {stands}", refusal.hint) from refusal
-
-
-def _digest_at(server: OllamaServer, name: str) -> str:
-    shown = server.find(name)
-    return model_blob(shown)[1] if shown else ""
+        models = Maker(server, emit, force).make_all(jobs)
+    except OllamaUnreachable:
+        raise
+    except PipeError:
+        tell_unused(server, given, emit)
+        raise
+    served = {model["served"] for model in models}
+    others = {digest: size for digest, size in given.items() if digest not in served}
+    tell_unused(server, others, emit)
+    return models

@@ -1,6 +1,6 @@
 """The stages in order, checks of what they made, and who can be talked to."""
 
-from pipeline.workflow.checks import check
+from pipeline.workflow.checks import check, check_file, check_model
 from pipeline.workflow.stages import (
     evaluate,
     examples,
@@ -20,6 +20,8 @@ from pipeline.workflow.work import Work
 __all__ = [
     "Work",
     "check",
+    "check_file",
+    "check_model",
     "evaluate",
     "examples",
     "expected",

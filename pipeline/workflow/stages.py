@@ -130,12 +130,16 @@ def register_if_served(work: Work) -> None:
         work.emit(Note(f"Not registered: {error.message} Once Ollama runs: {later}"))
 
 
-def evaluate(work: Work) -> Manifest:
+def evaluate(work: Work, metric_files: tuple[Path, ...] = ()) -> Manifest:
+    """`metric_files` are Python files with a function `metric`, which are run."""
+    from pipeline.data.read.sources import open_source
+    from pipeline.evaluate import Means
     from pipeline.evaluate import evaluate as stage
 
+    means = Means(open_source, metric_files, work.force)
     with work.run.lock():
         work.keep()
-        return stage(work.recipe, work.run, work.base(), work.emit, force=work.force)
+        return stage(work.recipe, work.run, work.base(), work.emit, means)
 
 
 def run_all(work: Work) -> None:

@@ -10,7 +10,7 @@ from gguf import GGUFWriter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.engines.gguf_file import read_gguf
+from pipeline.engines.gguf_file import different_tensors, read_gguf
 from pipeline.errors import PipeError
 
 
@@ -100,3 +100,50 @@ def test_a_torn_file_may_have_a_hint_of_its_own(whole: Path, tmp_path: Path) -> 
 def test_a_missing_file_names_the_command_that_makes_it(tmp_path: Path) -> None:
     with pytest.raises(PipeError, match="There is no file"):
         read_gguf(tmp_path / "none.gguf")
+
+
+def two_files(tmp_path: Path, *tensors: dict[str, np.ndarray]) -> list[Path]:
+    paths = []
+    for number, arrays in enumerate(tensors):
+        path = tmp_path / f"{number}.gguf"
+        writer = GGUFWriter(path, "llama")
+        writer.add_name(f"file {number}")
+        for name, array in arrays.items():
+            writer.add_tensor(name, array)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        paths.append(path)
+    return paths
+
+
+def test_tensors_are_the_same_whatever_their_order_and_the_metadata(tmp_path: Path) -> None:
+    arrays = {name: np.full(64, number, np.float32) for number, name in enumerate("abc")}
+    one, other = two_files(tmp_path, arrays, dict(reversed(arrays.items())))
+    assert different_tensors(one, other) == []
+
+
+def test_tensors_that_differ_in_anything_are_named(tmp_path: Path) -> None:
+    zeros = np.zeros((4, 32), np.float32)
+    last = zeros.copy()
+    last[-1, -1] = np.float32(1e-45)
+    ours = {"alike": zeros, "ours": zeros, "shape": zeros, "type": zeros, "bytes": zeros}
+    theirs = {
+        **{"alike": zeros, "theirs": zeros, "shape": zeros.reshape(8, 16)},
+        **{"type": np.zeros((4, 32), np.float16), "bytes": last},
+    }
+    one, other = two_files(tmp_path, ours, theirs)
+    expected = ["bytes", "ours", "shape", "theirs", "type"]
+    assert different_tensors(one, other) == different_tensors(other, one) == expected
+
+
+def test_a_difference_is_found_in_any_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.engines.gguf_file._BLOCK", 48)
+    for place in range(0, 64, 7):
+        changed = np.zeros(64, np.float32)
+        changed[place] = 1
+        one, other = two_files(tmp_path, {"w": np.zeros(64, np.float32)}, {"w": changed})
+        assert different_tensors(one, other) == ["w"]

@@ -173,7 +173,7 @@ def test_an_interrupted_upload_leaves_the_old_model_and_can_be_repeated(
     new = exported_run(tmp_path / "runs" / "new", RECIPE, turned)
 
     def interrupt(event):
-        if event.unit == "B":
+        if getattr(event, "unit", "") == "B":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -193,19 +193,40 @@ def test_new_weights_answer_after_registering_again(server, run, files, tmp_path
     assert [model["asked"] for model in after] == [model["asked"] for model in before[::-1]]
 
 
-def test_a_damaged_file_of_the_server_is_found(server, run, ollama_home):
+def test_a_damaged_file_of_the_server_is_found_and_sent_again(server, run, ollama_home):
     register(RECIPE, run, silent, RegisterOptions())
-    blob = Path(model_blob(server.show("my-model"))[0])
-    assert blob.is_relative_to(ollama_home)
+    digest = damage(server, ollama_home)
+    with pytest.raises(PipeError, match="damaged") as error:
+        register(RECIPE, run, silent, RegisterOptions())
+    assert "pipe register --force" in error.value.hint
+    models = register(RECIPE, run, silent, RegisterOptions(force=True)).facts["models"]
+    assert [model["blob"] for model in models] == ["uploaded", "was there, hashed again"]
+    assert f"sha256:{sha256_of(Path(model_blob(server.show('my-model'))[0]))}" == digest
+
+
+def test_a_damaged_file_that_two_models_use_goes_with_both(server, run, ollama_home):
+    register(RECIPE, run, silent, RegisterOptions())
+    server.copy("my-model", "theirs")
+    digest = damage(server, ollama_home)
+    with pytest.raises(PipeError, match="run on it") as error:
+        register(RECIPE, run, silent, RegisterOptions(force=True))
+    assert set(error.value.hint.split()) >= {"theirs:latest", "my-model:latest"}
+    server.delete("my-model")
+    assert server.has_blob(digest)
+    server.delete("theirs")
+    assert not server.has_blob(digest)
+    register(RECIPE, run, silent, RegisterOptions())
+
+
+def damage(server: OllamaServer, home: Path) -> str:
+    """Turn one bit of the file behind my-model; its digest as it was."""
+    path, digest = model_blob(server.show("my-model"))
+    blob = Path(path)
+    assert blob.is_relative_to(home)
     content = bytearray(blob.read_bytes())
     content[-1000] ^= 1
     blob.write_bytes(content)
-    with pytest.raises(PipeError, match="damaged") as error:
-        register(RECIPE, run, silent, RegisterOptions())
-    assert "ollama rm my-model" in error.value.hint
-    server.delete("my-model")
-    models = register(RECIPE, run, silent, RegisterOptions()).facts["models"]
-    assert models[0]["blob"] == "uploaded"
+    return digest
 
 
 def test_a_digest_that_is_not_the_files_is_refused(server, files):

@@ -1,0 +1,73 @@
+"""Load the base, the adapter on it, or the merge of both, with Transformers and PEFT."""
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.base import Base
+from pipeline.errors import PipeError
+
+Variant = Literal["base", "adapter", "merged"]
+
+
+def load_model(
+    variant: Variant, base: Base, adapter: Path | None, *, load_in_4bit: bool, device: str
+) -> Any:
+    """The model, ready to be asked: fp32 on a CPU, so that processors agree; bf16 on a GPU.
+
+    `device` is "cuda" or "cpu". In 4 bits the base's weights are NF4, doubly quantized, as train
+    loads them. Raises PipeError where there is no such GPU, ValueError for a merge in 4 bits.
+    """
+    # torch 2.14 warns of its own enums as it loads
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+    import torch
+    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers.utils.logging import disable_progress_bar
+
+    if variant == "merged" and load_in_4bit:
+        raise ValueError("a merged model has 16 bits")
+    disable_progress_bar()
+    on_gpu = device == "cuda"
+    if on_gpu and not torch.cuda.is_available():
+        raise PipeError(
+            "This recipe evaluates on a CUDA GPU and torch sees none here.",
+            "On a CPU the shipped demo runs: pipe run -r demo. For the driver see: pipe doctor",
+        )
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(
+        base.folder,
+        dtype=dtype,
+        device_map={"": 0 if on_gpu else "cpu"},
+        quantization_config=_nf4(dtype) if load_in_4bit else None,
+        trust_remote_code=False,
+    )
+    # a base's own sampling, such as a top_k or a penalty, is no part of the protocol
+    model.generation_config = GenerationConfig()
+    if variant == "base":
+        return model.eval()
+    return _with_adapter(model, variant, adapter).eval()
+
+
+def _nf4(dtype: Any) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _with_adapter(model: Any, variant: Variant, adapter: Path | None) -> Any:
+    import torch
+    from peft import PeftModel
+
+    tuned = PeftModel.from_pretrained(model, str(adapter))
+    if variant == "adapter":
+        return tuned
+    merged = tuned.merge_and_unload()
+    # the served weights have passed through 16 bits: so do these
+    for parameter in merged.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16).to(parameter.dtype)
+    return merged

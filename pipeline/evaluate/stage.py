@@ -1,0 +1,219 @@
+"""`pipe eval`: every task put to every engine, before and after, with 95% intervals."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+from pipeline.base import Base
+from pipeline.chat import Encoder, chat_format
+from pipeline.engines.completion import Decoding
+from pipeline.engines.contenders import Contender, contenders
+from pipeline.errors import OllamaRefused, OllamaUnreachable, PipeError
+from pipeline.evaluate.ask import BATCHES, Asked, Outcome, ask, own_replies, session
+from pipeline.evaluate.items import Item, without_unreadable
+from pipeline.evaluate.kept import Kept
+from pipeline.evaluate.metrics import Metric, all_metrics
+from pipeline.evaluate.publish import Findings, write_findings
+from pipeline.evaluate.tasks import Opener, Task, open_tasks
+from pipeline.recipe import Recipe
+from pipeline.run import Emit, Manifest, Note, Run, describe, versions_of
+from pipeline.run.files import explained_writes
+
+_DECIDING = ("torch", "transformers", "peft", "bitsandbytes", "llama-cpp-python", "math-verify")
+
+
+@dataclass(frozen=True)
+class Means:
+    """What the stage is given beside the recipe."""
+
+    opener: Opener
+    """Reads files and hub datasets."""
+    metric_files: tuple[Path, ...] = ()
+    """Python files with a function `metric`, named on the command line."""
+    force: bool = False
+    """Ask everything anew."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be done, settled before any work."""
+
+    recipe: Recipe
+    run: Run
+    emit: Emit
+    encoder: Encoder
+    engines: list[Contender]
+    tasks: list[Task]
+    metrics: tuple[Metric, ...]
+    manifest: Manifest
+
+    @property
+    def names(self) -> list[str]:
+        return [engine.name for engine in self.engines]
+
+
+def evaluate(recipe: Recipe, run: Run, base: Base, emit: Emit, means: Means) -> Manifest:
+    """Score every engine of the run and publish `eval/`.
+
+    results.json, answers.jsonl and, apart because it holds times, speed.json. An eval that was
+    interrupted goes on where it was. Raises PipeError when there is nothing to ask, no engine
+    answered, or a stage before it is missing or changed.
+    """
+    run.require("data")
+    run.require("train")
+    kept = Kept(run.root)
+    if means.force:
+        kept.clear()
+    plan = _planned(recipe, run, base, emit, means)
+    # scores that hold Ollama's too stay good while its server is away
+    with_served = _with_engines(plan.manifest, _served_too(plan.names))
+    if not means.force and (run.is_done(plan.manifest) or run.is_done(with_served)):
+        emit(Note("eval is up to date."))
+        return run.require("eval")
+    started = perf_counter()
+    with explained_writes("eval"):
+        kept.keep_pins(_pins(plan.tasks))
+        asked = [_asked(plan, task, kept) for task in plan.tasks]
+        outcomes = _outcomes(plan, asked)
+        manifest = _with_engines(plan.manifest, list(outcomes))
+        with run.publish("eval") as draft:
+            findings = Findings(asked, outcomes, plan.metrics, recipe.export.quantize, recipe.seed)
+            write_findings(draft.folder, findings)
+            draft.timing["seconds"] = perf_counter() - started
+            draft.manifest = replace(manifest, counts=_counts(asked))
+        kept.clear(but=[each.folder for each in asked])
+    return run.require("eval")
+
+
+def _planned(recipe: Recipe, run: Run, base: Base, emit: Emit, means: Means) -> _Plan:
+    encoder = Encoder(base.folder / "tokenizer.json", chat_format(recipe.chat.format))
+    engines = contenders(recipe, run, base, encoder)
+    metrics = all_metrics(recipe.eval.metrics, means.metric_files)
+    pins = {} if means.force else _recorded(run)
+    tasks = open_tasks(recipe.eval.tasks, run, means.opener, pins)
+    inputs = base.entries()
+    for stage in ("data", "train", "export"):
+        inputs |= run.input_entry(stage)
+    for task in tasks:
+        inputs |= task.entries
+    inputs |= {f"metric/{path.name}": describe(path) for path in means.metric_files}
+    manifest = Manifest(
+        stage="eval",
+        section={
+            "eval": recipe.eval.model_dump(mode="json"),
+            "engines": [engine.name for engine in engines],
+        },
+        inputs=inputs,
+        chat_format=encoder.format.fingerprint(),
+        seed=recipe.seed,
+        versions=versions_of(*_DECIDING, "rouge-score", "sacrebleu"),
+        facts={"tasks": {task.name: dict(task.facts) for task in tasks}},
+    )
+    return _Plan(recipe, run, emit, encoder, engines, tasks, metrics, manifest)
+
+
+def _with_engines(plan: Manifest, engines: list[str]) -> Manifest:
+    """The same plan for other engines; nothing is hashed again."""
+    return replace(plan, section={**plan.section, "engines": engines})
+
+
+def _served_too(names: list[str]) -> list[str]:
+    """The engines with Ollama in its place, which is before an endpoint."""
+    others = [name for name in names if name not in ("ollama", "endpoint")]
+    return [*others, "ollama", *(["endpoint"] if "endpoint" in names else [])]
+
+
+def _recorded(run: Run) -> dict[str, str]:
+    """The commits that the last eval read, and those of one that was interrupted."""
+    last = run.last("eval")
+    found = {
+        facts["asked"]: facts["revision"]
+        for facts in (last.facts.get("tasks", {}) if last else {}).values()
+        if facts.get("asked")
+    }
+    return found | Kept(run.root).pins()
+
+
+def _pins(tasks: Sequence[Task]) -> dict[str, str]:
+    facts = [task.facts for task in tasks]
+    return {fact["asked"]: fact["revision"] for fact in facts if fact.get("asked")}
+
+
+def _asked(plan: _Plan, task: Task, kept: Kept) -> Asked:
+    """Read the task's questions; what cannot be graded or scored is announced."""
+    asked = plan.recipe.eval
+    read = task.items(asked.limit)
+    items, unreadable = without_unreadable(read)
+    if unreadable:
+        plan.emit(
+            Note(
+                f"{task.name}: {unreadable} of {len(items)} references cannot be read by "
+                "math-verify; those questions are left out of exact match, not counted as wrong.",
+                warning=True,
+            )
+        )
+    own = own_replies(plan.encoder, items, plan.recipe.num_ctx)
+    _announce_long(plan, task.name, items, len(own))
+    greedy = asked.temperature == 0
+    return Asked(
+        name=task.name,
+        items=items,
+        own=own,
+        folder=kept.part(task.name, _key(plan, task)),
+        decoding=Decoding(
+            asked.max_new_tokens,
+            asked.temperature,
+            1.0 if greedy else asked.top_p,
+            plan.recipe.seed,
+        ),
+        samples=asked.samples,
+        leg=BATCHES * asked.batch_size,
+    )
+
+
+def _announce_long(plan: _Plan, name: str, items: Sequence[Item], scored: int) -> None:
+    with_reply = sum(item.exchange is not None for item in items)
+    if scored < with_reply:
+        plan.emit(
+            Note(
+                f"{name}: {with_reply - scored} of {with_reply} rows are longer than the context "
+                f"of {plan.recipe.num_ctx} tokens and are left out of perplexity.",
+                warning=True,
+            )
+        )
+
+
+def _key(plan: _Plan, task: Task) -> str:
+    """A hash of all that the answers to a task hang on: not the metrics, nor other tasks."""
+    manifest, asked = plan.manifest, plan.recipe.eval
+    inputs = {n: e for n, e in manifest.inputs.items() if not n.startswith(("task/", "metric/"))}
+    content = {name: asdict(entry) for name, entry in (inputs | dict(task.entries)).items()}
+    how = asked.model_dump(mode="json", exclude={"tasks", "engines", "metrics"})
+    words = [content, how, manifest.chat_format, manifest.seed, manifest.versions]
+    return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
+
+
+def _outcomes(plan: _Plan, asked: Sequence[Asked]) -> dict[str, Mapping[str, Outcome]]:
+    """Engine -> task -> outcome; a server that goes away leaves its engine out of all tasks."""
+    found: dict[str, Mapping[str, Outcome]] = {}
+    for contender in plan.engines:
+        try:
+            with session(contender, plan.encoder, plan.emit) as here:
+                found[here.name] = {each.name: ask(here, each) for each in asked}
+        except (OllamaUnreachable, OllamaRefused) as error:
+            plan.emit(Note(f"{contender.name} is left out: {error.message}", warning=True))
+    if not found:
+        raise PipeError("No engine answered, so there is nothing to score.", "Run: pipe eval")
+    return found
+
+
+def _counts(asked: Sequence[Asked]) -> dict[str, int]:
+    """Questions of each task, and those of them that are graded."""
+    counts: dict[str, int] = {}
+    for each in asked:
+        counts[each.name] = len(each.items)
+        counts[f"{each.name} graded"] = sum(i.reference is not None for i in each.items)
+    return counts

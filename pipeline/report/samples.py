@@ -1,0 +1,134 @@
+"""A few answers side by side: what training mended, what it broke, what it left."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.chat import ChatFormat, chat_format, parse_reply
+from pipeline.report.gather import RunView, answers_of, is_right, rows_of
+
+LONGEST = 4000
+"""Characters of a text that are shown, so that a page opens at once."""
+_WANTED = {"mended": 2, "broken": 1, "both wrong": 1, "both right": 1, "cut off": 1}
+_TITLES = {
+    "mended": "base wrong, tuned right",
+    "broken": "base right, tuned wrong",
+    "both wrong": "both wrong",
+    "both right": "both right",
+    "cut off": "cut off",
+    "right": "tuned right",
+    "wrong": "tuned wrong",
+    "": "not graded",
+}
+
+
+@dataclass
+class Said:
+    """One text, and every engine that said it."""
+
+    engines: list[str]
+    thinking: str
+    answer: str
+    left_out: int
+    """Characters that are not shown."""
+    right: bool | None
+    stopped: bool
+    tokens: int | None
+
+
+@dataclass
+class Sample:
+    id: str
+    title: str
+    question: str = ""
+    reference: str = ""
+    said: list[Said] = field(default_factory=list)
+
+
+def samples(view: RunView) -> list[Sample]:
+    """Questions of the leading task: some of each kind, the first of each; one answer an engine."""
+    chosen = {sample.id: sample for sample in _choose(view)}
+    if not chosen:
+        return []
+    for row in rows_of(view) if view.lead == "test" else ():
+        if sample := chosen.get(row["id"]):
+            sample.question = row["question"]
+            sample.reference = row.get("reference") or row.get("answer") or ""
+    format = chat_format(view.recipe.get("chat", {}).get("format", "llama3.2-reasoning"))
+    found: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
+    for answer in _first_samples(view):
+        if answer["id"] in chosen:
+            found[answer["id"]][answer["engine"]] = answer
+            _take_question(chosen[answer["id"]], answer)
+    for id, by_engine in found.items():
+        order = [name for name in view.engines if name in by_engine]
+        chosen[id].said = _together([by_engine[name] for name in order], format)
+    return list(chosen.values())
+
+
+def _take_question(sample: Sample, answer: Mapping[str, Any]) -> None:
+    """Another task's rows are not in the run; its answers may say what was asked."""
+    sample.question = sample.question or answer.get("question") or ""
+    sample.reference = sample.reference or answer.get("reference") or ""
+
+
+def _first_samples(view: RunView) -> Iterator[dict[str, Any]]:
+    return (each for each in answers_of(view, view.lead) if each.get("sample", 0) == 0)
+
+
+def _choose(view: RunView) -> list[Sample]:
+    """The first questions of each kind, in the order of _WANTED."""
+    if view.tuned is None:
+        return []
+    graded: dict[str, dict[str, Any]] = defaultdict(dict)
+    for answer in _first_samples(view):
+        if answer["engine"] in ("base", view.tuned):
+            is_base = answer["engine"] == "base"
+            graded[answer["id"]]["base" if is_base else "tuned"] = is_right(answer)
+            if not is_base:
+                graded[answer["id"]]["cut"] = not answer.get("stopped", True)
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for id, each in graded.items():
+        kinds[_kind(each)].append(id)
+    if not kinds.keys() & _WANTED.keys():
+        return [Sample(id, _TITLES[kind]) for kind, ids in kinds.items() for id in ids[:3]]
+    return [
+        Sample(id, _TITLES[kind]) for kind, count in _WANTED.items() for id in kinds[kind][:count]
+    ]
+
+
+def _kind(each: Mapping[str, Any]) -> str:
+    tuned, base = each.get("tuned"), each.get("base")
+    if each.get("cut") and not tuned:
+        return "cut off"
+    if tuned is None:
+        return ""
+    if base is None:
+        return "right" if tuned else "wrong"
+    if base == tuned:
+        return "both right" if tuned else "both wrong"
+    return "mended" if tuned else "broken"
+
+
+def _together(answers: Iterable[Mapping[str, Any]], format: ChatFormat) -> list[Said]:
+    """Engines that said the same, in one; in the order given."""
+    by_text: dict[tuple[str, bool | None, bool], Said] = {}
+    for answer in answers:
+        stopped, right = bool(answer.get("stopped", True)), is_right(answer)
+        key = (answer["text"], right, stopped)
+        if key in by_text:
+            by_text[key].engines.append(answer["engine"])
+            continue
+        reply = parse_reply(answer["text"], format)
+        left_out = sum(max(0, len(text) - LONGEST) for text in (reply.thinking, reply.answer))
+        by_text[key] = Said(
+            engines=[answer["engine"]],
+            thinking=reply.thinking[:LONGEST],
+            answer=reply.answer[:LONGEST],
+            left_out=left_out,
+            right=right,
+            stopped=stopped,
+            tokens=answer.get("tokens"),
+        )
+    return list(by_text.values())

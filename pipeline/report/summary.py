@@ -1,0 +1,285 @@
+"""The four answers on top: what was trained, is it better, may it ship, how it is run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from markupsafe import Markup
+
+from pipeline.report.charts import interval_bar
+from pipeline.report.gather import Gap, RunView
+from pipeline.report.licences import told
+from pipeline.report.words import (
+    Value,
+    chance,
+    duration,
+    listed,
+    metric,
+    metrics_of,
+    number,
+    plural,
+    probability,
+    size,
+)
+
+LIKELY = 0.05
+"""From this p-value on a difference may be chance."""
+Tone = Literal["good", "bad", "warn", "plain"]
+
+
+@dataclass
+class Answer:
+    question: str
+    headline: str
+    tone: Tone = "plain"
+    text: list[str] = field(default_factory=list)
+    bars: list[tuple[str, str, Markup]] = field(default_factory=list)
+    """(name, value, its interval on a track)."""
+    commands: list[str] = field(default_factory=list)
+    """What to type, as it stands."""
+
+
+def summary(view: RunView) -> list[Answer]:
+    return [_trained(view), _better(view), _safe(view), _run_it(view)]
+
+
+def method(view: RunView) -> str:
+    """What was trained, as it really ran: QLoRA, LoRA or all weights."""
+    train = view.manifests["train"].section.get("train", {})
+    lora = train.get("lora")
+    if not lora:
+        return "all weights"
+    kind = "QLoRA" if view.facts("train").get("load_in_4bit") else "LoRA"
+    return f"{kind}, r = {lora['r']}, alpha = {lora['alpha']}"
+
+
+def base_name(view: RunView) -> str:
+    return str(view.recipe.get("model", {}).get("base", "?")).removeprefix("builtin:")
+
+
+def datasets(view: RunView) -> list[str]:
+    names = [str(source["dataset"]) for source in view.facts("data").get("sources", ())]
+    return list(dict.fromkeys(name.removeprefix("builtin:") for name in names))
+
+
+def _trained(view: RunView) -> Answer:
+    answer = Answer("What was trained on what?", base_name(view))
+    data = view.manifests.get("data")
+    if data is None:
+        return _gap(answer, view.gap("data"))
+    rows = data.counts.get("train", 0)
+    answer.text.append(f"{plural(rows, 'training row')} of {listed(datasets(view))}.")
+    if "train" not in view.manifests:
+        return _gap(answer, view.gap("train"))
+    facts, steps = view.facts("train"), view.manifests["train"].counts.get("steps", 0)
+    share = facts["trainable_parameters"] / max(1, facts["total_parameters"])
+    answer.text.append(
+        f"{method(view)}, {plural(steps, 'step')}: {facts['trainable_parameters']:,} of "
+        f"{facts['total_parameters']:,} parameters ({share:.1%})."
+    )
+    answer.text.append(f"On {_device(facts)}{_took(view.log)}.")
+    answer.text.append(_loss(view))
+    return answer
+
+
+def _loss(view: RunView) -> str:
+    """From the first logged step to the last, and on the rows that steer."""
+    if not view.steps:
+        return ""
+    final = view.facts("train").get("eval_loss")
+    ends = [number(view.steps[place]["loss"]) for place in (0, -1)]
+    held_out = "" if final is None else f", {number(final)} on rows that only steer"
+    return f"Loss {ends[0]} → {ends[1]}{held_out}."
+
+
+def _device(facts: Mapping[str, Any]) -> str:
+    return f"{'a CPU' if facts['device'] == 'cpu' else facts['device']}, {facts['precision']}"
+
+
+def _took(log: Mapping[str, Any]) -> str:
+    seconds, memory = log.get("seconds", {}).get("train"), log.get("peak_memory_bytes") or {}
+    took = f", in {duration(seconds)}" if seconds else ""
+    peak = memory.get("gpu_reserved") or memory.get("resident")
+    return took + (f", with {size(peak)} of memory at the peak" if peak else "")
+
+
+def comparison(view: RunView, name: str, before: str, after: str) -> dict[str, Any]:
+    """The paired test of `pipe eval` on the leading task; empty where it made none."""
+    wanted = (name, before, after)
+    made = view.results.get("comparisons") or []
+    found = (each for each in made if (each["metric"], each["from"], each["to"]) == wanted)
+    return dict(next(found, {}))
+
+
+def main_metric(view: RunView) -> str | None:
+    """The metric that decides: accuracy where it was measured, else the first there is."""
+    return next(iter(metrics_of(view.engines)), None)
+
+
+def verdict(name: str, before: Value, after: Value, test: Mapping[str, Any]) -> tuple[str, Tone]:
+    """Better, worse or neither: by the paired test, else by intervals that do not meet.
+
+    Where a test was made, both its interval and its p-value (below 0.05) must say so.
+    """
+    change = test.get("change") or {
+        "low": _minus(after.get("low"), before.get("high")),
+        "high": _minus(after.get("high"), before.get("low")),
+    }
+    low, high = change.get("low"), change.get("high")
+    better = metric(name).better
+    p_value = test.get("p_value")
+    if low is None or high is None or low <= 0 <= high or not better:
+        return "No clear difference", "warn"
+    if p_value is not None and p_value >= LIKELY:
+        return "No clear difference", "warn"
+    return ("Yes", "good") if (low > 0) == (better == "higher") else ("No, it got worse", "bad")
+
+
+def _minus(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
+
+
+def _better(view: RunView) -> Answer:
+    answer = Answer("Did it get better?", "Not measured")
+    name, tuned = main_metric(view), view.tuned
+    if name is None or tuned is None:
+        return _gap(answer, view.gap("eval"))
+    if "base" not in view.engines:
+        answer.headline = f"{metric(name).label} {metric(name).shown(view.engines[tuned][name])}"
+        answer.text.append("The base was not measured, so nothing says what training changed.")
+        answer.text.append(_well_formed(view, tuned))
+        return answer
+    return _compared(view, name, tuned, answer)
+
+
+def _compared(view: RunView, name: str, tuned: str, answer: Answer) -> Answer:
+    before, after = view.engines["base"].get(name), view.engines[tuned].get(name)
+    kind = metric(name)
+    if not before or not after:
+        answer.text.append(f"{kind.label} was not measured on both.")
+        return answer
+    test = comparison(view, name, "base", tuned)
+    word, answer.tone = verdict(name, before, after, test)
+    answer.headline = f"{word}: {kind.shown(before)} → {kind.shown(after)}"
+    top = 1.0 if kind.shown({"value": 1}) == "100.0%" else _top(before, after)
+    answer.bars = [
+        ("before", kind.shown(before), interval_bar(before, 0.0, top, 1, 320)),
+        ("after", kind.shown(after), interval_bar(after, 0.0, top, 2, 320)),
+    ]
+    answer.text.append(_in_words(view, name, test))
+    answer.text.append(_well_formed(view, tuned))
+    return answer
+
+
+def _top(*values: Value) -> float:
+    return max(value.get("high") or value.get("value") or 0.0 for value in values) or 1.0
+
+
+def _in_words(view: RunView, name: str, test: Mapping[str, Any]) -> str:
+    kind, items = metric(name), plural(int(view.results["items"]), "question")
+    asked = f"{kind.label} on {items} that training never saw"
+    if not test:
+        return f"{asked}; lines are 95% intervals."
+    change = test["change"]
+    found = f"{asked}: {kind.change(change['value'])} (95% interval {kind.changes(change)})."
+    return found if test.get("p_value") is None else f"{found} {by_chance(test['p_value'])}"
+
+
+def by_chance(p_value: float) -> str:
+    """What a p-value says, and whether 1 in 20 is beyond it."""
+    if p_value > 0.995:
+        return f"A test finds no difference at all ({probability(p_value)})."
+    likely = f"Without any effect, {chance(p_value)} such tests would differ this much"
+    return f"{likely} ({probability(p_value)}){'.' if p_value < LIKELY else ': it may be chance.'}"
+
+
+def _well_formed(view: RunView, tuned: str) -> str:
+    kind, after = metric("well_formed"), view.engines[tuned].get("well_formed")
+    if not after:
+        return ""
+    before = view.engines.get("base", {}).get("well_formed")
+    shown = f"{kind.shown(before)} → {kind.shown(after)}" if before else kind.shown(after)
+    return f"Well formed, thinking closed and an answer after it: {shown}."
+
+
+def gate_counts(view: RunView) -> dict[str, int]:
+    """passed, failed, not_run."""
+    statuses = [gate["status"] for gate in view.checks.get("gates", ())]
+    return {status: statuses.count(status) for status in ("passed", "failed", "not_run")}
+
+
+def _safe(view: RunView) -> Answer:
+    answer = Answer("Is it safe to ship?", "Not checked")
+    if not view.checks:
+        _gap(answer, view.gap("check"))
+    else:
+        _gates(view, answer)
+    if cost := quantization_cost(view):
+        answer.text.append(cost)
+    if "export" in view.manifests:
+        answer.text.append(told(view))
+    return answer
+
+
+def _gates(view: RunView, answer: Answer) -> None:
+    counts = gate_counts(view)
+    total = sum(counts.values())
+    if counts["failed"]:
+        answer.headline = f"No: {plural(counts['failed'], 'gate')} failed"
+        answer.tone = "bad"
+    elif counts["not_run"]:
+        answer.headline = f"Not fully checked: {counts['passed']} of {total} gates"
+        answer.tone = "warn"
+    else:
+        answer.headline, answer.tone = f"Yes: all {total} gates passed", "good"
+    parts = [f"{counts['passed']} passed", f"{counts['failed']} failed"]
+    parts.append(f"{counts['not_run']} not run")
+    failed = [gate["name"] for gate in view.checks["gates"] if gate["status"] == "failed"]
+    answer.text.append(f"{', '.join(parts)}.{f' Failed: {listed(failed)}.' if failed else ''}")
+
+
+def quantization_cost(view: RunView) -> str:
+    """What the file that Ollama gets lost against the tuned model in 16 bits."""
+    kind = next(iter(view.files), None)
+    name, tuned = main_metric(view), view.tuned
+    if kind is None:
+        return ""
+    cost = []
+    measured = name and tuned and tuned != kind and kind in view.engines
+    if measured and (before := view.engines[tuned or ""].get(name or "")):
+        after = view.engines[kind].get(name or "", {})
+        change = (after.get("value") or 0.0) - (before.get("value") or 0.0)
+        test = comparison(view, name or "", tuned or "", kind)
+        clear = verdict(name or "", before, after, test)[1] != "warn"
+        shown = f"{metric(name or '').label.lower()} {metric(name or '').change(change)}"
+        cost.append(shown if clear else f"{shown}, no clear difference")
+    if kl := view.checks.get("precision", {}).get(kind, {}).get("kl"):
+        cost.append(f"KL divergence {kl:.2g}")
+    return f"Quantizing to {kind} costs: {'; '.join(cost)}." if cost else ""
+
+
+def _run_it(view: RunView) -> Answer:
+    answer = Answer("How do I run it?", view.serve_name)
+    if "export" not in view.manifests:
+        return _gap(answer, view.gap("export"))
+    kind = next(iter(view.sizes), None)
+    serve = view.manifests["export"].section.get("serve", {})
+    context = serve.get("num_ctx") or view.recipe.get("model", {}).get("max_seq_length")
+    answer.text.append(
+        (f"{kind}, {size(view.sizes[kind])}; " if kind else "")
+        + f"a context of {context:,} tokens, temperature {serve.get('temperature', 'unset')}."
+    )
+    answer.text.append("In Ollama; or in this terminal, without a server.")
+    if view.served:
+        answer.commands = [f"ollama run {view.served}"]
+    else:
+        answer.commands = [view.command("register"), f"ollama run {view.serve_name}"]
+    answer.commands.append(view.command("chat"))
+    return answer
+
+
+def _gap(answer: Answer, gap: Gap) -> Answer:
+    answer.tone = "warn"
+    answer.text.append(gap.text)
+    answer.commands.append(gap.command)
+    return answer

@@ -1,0 +1,222 @@
+"""Two runs on one page: what was different, and what came of it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from os.path import commonpath
+from pathlib import Path
+from typing import Any
+
+from pipeline import __version__
+from pipeline.report.gather import Gap, RunView, gather
+from pipeline.report.page import training_charts
+from pipeline.report.paired import Paired, paired_tests
+from pipeline.report.render import write_page
+from pipeline.report.summary import (
+    Answer,
+    Tone,
+    base_name,
+    by_chance,
+    datasets,
+    gate_counts,
+    method,
+    summary,
+    verdict,
+)
+from pipeline.report.words import duration, listed, metric, metrics_of, number, odds, size
+from pipeline.run import Run
+
+_NOTHING = "–"
+Engines = Mapping[str, Mapping[str, Any]]
+
+
+def write_versus(one: Run, other: Run) -> tuple[Path, list[Gap]]:
+    """Write report-RUN1-vs-RUN2.html beside the first run; return its path, and what is missing.
+
+    Raises MissingInput where one of them has no finished stage.
+    """
+    views = gather(one), gather(other)
+    names = _names(one, other)
+    task = next((name for name in views[0].tasks if name in views[1].tasks), None)
+    engines = tuple(view.tasks[task]["engines"] if task else {} for view in views)
+    tests = paired_tests(*views, task) if task else {}
+    path = write_page(
+        one.root.parent / f"report-{one.name}-vs-{other.name}.html",
+        "versus.html.jinja",
+        version=__version__,
+        names=names,
+        views=views,
+        warnings=_warnings(views, names),
+        headline=_headline(engines, names, tests),
+        answers=_answers(views, names),
+        facts=list(_facts(views)),
+        changes=_changes(views),
+        task=task,
+        scores=list(_scores(engines, tests)),
+        metric=next(iter(metrics_of(engines[0])), ""),
+        charts=training_charts(list(zip(names, views, strict=True))),
+        sizes=_sizes(views),
+        gates=_gates(views),
+    )
+    return path, [gap for view in views for gap in (*view.gaps.values(), *view.warnings)]
+
+
+def _names(one: Run, other: Run) -> tuple[str, str]:
+    """The runs' names; for two of the same name, their paths below what these share."""
+    if one.name != other.name:
+        return one.name, other.name
+    paths = [run.root.resolve() for run in (one, other)]
+    shared = commonpath(paths)
+    return str(paths[0].relative_to(shared)), str(paths[1].relative_to(shared))
+
+
+def _warnings(views: tuple[RunView, RunView], names: tuple[str, str]) -> list[Gap]:
+    return [
+        Gap(f"{name}: {gap.text}", gap.command)
+        for name, view in zip(names, views, strict=True)
+        for gap in (*view.warnings, *view.gaps.values())
+    ]
+
+
+def _headline(
+    engines: Sequence[Engines], names: tuple[str, str], tests: Mapping[str, Paired]
+) -> Answer:
+    """Which tuned model is the better one."""
+    answer = Answer("Which is better?", "No task was measured in both", "warn")
+    common = [name for name in engines[0] if name in engines[1] and name != "base"]
+    engine, name = next(iter(common), ""), next(iter(metrics_of(engines[0])), "")
+    first, second = (each.get(engine, {}).get(name) for each in engines)
+    if not first or not second:
+        return answer
+    kind, test = metric(name), tests.get(engine) if name == "exact_match" else None
+    word, tone = verdict(name, first, second, test.as_comparison() if test else {})
+    heads: dict[Tone, str] = {"good": names[1], "bad": names[0]}
+    answer.headline = heads.get(tone, word)
+    answer.tone = "good" if tone in heads else "warn"
+    answer.text.append(f"{kind.label} of {engine}: {kind.shown(first)} → {kind.shown(second)}.")
+    if test:
+        answer.text.append(
+            f"On {test.questions:,} questions that both answered: "
+            f"{kind.change(test.change['value'])} (95% interval {kind.changes(test.change)}). "
+            f"{by_chance(test.p_value)}"
+        )
+    else:
+        answer.text.append("They share no question, so only the intervals tell.")
+    return answer
+
+
+def _answers(views: tuple[RunView, RunView], names: tuple[str, str]) -> list[Answer]:
+    """The answers of each run's own page, those to one question side by side."""
+    pairs = zip(*(summary(view) for view in views), strict=True)
+    return [
+        replace(answer, question=f"{name}: {answer.question}")
+        for pair in pairs
+        for name, answer in zip(names, pair, strict=True)
+    ]
+
+
+def _facts(views: tuple[RunView, RunView]) -> Iterator[tuple[str, str, str]]:
+    """(what, first, second)."""
+    for label, say in _SAID.items():
+        found = [say(view) or _NOTHING for view in views]
+        if found != [_NOTHING, _NOTHING]:
+            yield label, found[0], found[1]
+
+
+def _counts(view: RunView) -> str:
+    if not view.checks:
+        return ""
+    return ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in gate_counts(view).items())
+
+
+def _loss(view: RunView, key: str) -> str:
+    found = view.facts("train").get(key)
+    return "" if found is None else number(found)
+
+
+def _file(view: RunView) -> str:
+    return next((f"{kind}, {size(count)}" for kind, count in view.sizes.items()), "")
+
+
+def _count(view: RunView, stage: Any, name: str) -> str:
+    manifest = view.manifests.get(stage)
+    return f"{manifest.counts.get(name, 0):,}" if manifest else ""
+
+
+def _time(view: RunView) -> str:
+    seconds = view.log.get("seconds", {}).get("train")
+    return duration(seconds) if seconds else ""
+
+
+_SAID = {
+    "base": base_name,
+    "data": lambda view: listed(datasets(view)),
+    "training rows": lambda view: _count(view, "data", "train"),
+    "method": lambda view: method(view) if "train" in view.manifests else "",
+    "steps": lambda view: _count(view, "train", "steps"),
+    "device": lambda view: view.facts("train").get("device"),
+    "training time": _time,
+    "last loss": lambda view: number(view.steps[-1]["loss"]) if view.steps else "",
+    "eval loss": lambda view: _loss(view, "eval_loss"),
+    "first file": _file,
+    "gates": _counts,
+}
+
+
+def _changes(views: tuple[RunView, RunView]) -> list[tuple[str, str, str]]:
+    """(key, first, second) for what the recipes say differently."""
+    first, second = (dict(_leaves(view.recipe)) for view in views)
+    keys = [*first, *(key for key in second if key not in first)]
+    return [
+        (key, first.get(key, _NOTHING), second.get(key, _NOTHING))
+        for key in keys
+        if first.get(key) != second.get(key) and key not in ("name", "description")
+    ]
+
+
+def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted keys, items of a list of sections by their number; other lists as one value."""
+    if isinstance(value, dict):
+        items = [(str(key), each) for key, each in value.items()]
+    elif isinstance(value, list) and any(isinstance(each, dict) for each in value):
+        items = [(str(place), each) for place, each in enumerate(value)]
+    else:
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+        yield prefix, "none" if shown in (None, "") else str(shown)
+        return
+    for key, each in items:
+        yield from _leaves(each, f"{prefix}.{key}" if prefix else key)
+
+
+def _scores(engines: Sequence[Engines], tests: Mapping[str, Paired]) -> Iterator[dict[str, Any]]:
+    """One row for each engine and metric that both runs have; the deciding metric's tested."""
+    first, second = engines
+    for name in metrics_of(first):
+        for engine in first:
+            before, after = first[engine].get(name), second.get(engine, {}).get(name)
+            if not before or not after:
+                continue
+            test = tests.get(engine) if name == "exact_match" else None
+            yield {
+                "metric": name,
+                "engine": engine,
+                "pair": (before, after),
+                "change": after["value"] - before["value"],
+                "test": test,
+                "words": odds(test.p_value) if test else "",
+            }
+
+
+def _sizes(views: tuple[RunView, RunView]) -> list[tuple[str, int | None, int | None]]:
+    first, second = (view.sizes for view in views)
+    kinds = [*first, *(kind for kind in second if kind not in first)]
+    return [(kind, first.get(kind), second.get(kind)) for kind in kinds]
+
+
+def _gates(views: tuple[RunView, RunView]) -> list[tuple[str, str | None, str | None]]:
+    """(name, first status, second status), those that differ first."""
+    first, second = (
+        {gate["name"]: gate["status"] for gate in view.checks.get("gates", ())} for view in views
+    )
+    names = [*first, *(name for name in second if name not in first)]
+    found = [(name, first.get(name), second.get(name)) for name in names]
+    return sorted(found, key=lambda gate: gate[1] == gate[2])

@@ -1,0 +1,99 @@
+"""Which engines a run's eval asks, and that none is left out or put in silently."""
+
+import pytest
+
+from pipeline.base import open_base
+from pipeline.chat import Encoder, chat_format
+from pipeline.engines import contenders as room
+from pipeline.engines.contenders import contenders
+from pipeline.engines.endpoint import EndpointEngine
+from pipeline.errors import MissingInput, PipeError
+from tests.support.exported import demo, exported_run
+from tests.support.ollama import free_port
+
+ENDPOINT = "eval.endpoint={url: 'http://127.0.0.1:8/v1', model: m}"
+SECRET = "eval.endpoint={url: 'http://127.0.0.1:8/v1', model: m, key_env: PIPE_TEST_KEY}"
+
+
+@pytest.fixture
+def listed(tmp_path, monkeypatch):
+    """The contenders of a demo run with one exported file, whatever the file holds."""
+    monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{free_port()}")
+    gguf = tmp_path / "a.gguf"
+    gguf.write_bytes(b"GGUF")
+
+    def list_(*overrides):
+        recipe = demo("export.quantize=[Q8_0]", *overrides)
+        run = exported_run(tmp_path / "run", recipe, {"Q8_0": gguf})
+        base = open_base(recipe.model)
+        format = chat_format(recipe.chat.format)
+        encoder = Encoder(base.folder / "tokenizer.json", format)
+        return contenders(recipe, run, base, encoder)
+
+    return list_
+
+
+def test_all_there_are_and_whether_they_tell_log_probabilities(listed, monkeypatch):
+    monkeypatch.setattr(room, "served_name", lambda run: "my-model")
+    assert [(each.name, each.scores) for each in listed(ENDPOINT)] == [
+        ("base", True),
+        ("adapter", True),
+        ("merged", True),
+        ("Q8_0", True),
+        ("ollama", False),
+        ("endpoint", False),
+    ]
+
+
+def test_the_recipe_chooses(listed):
+    chosen = listed("eval.engines=[endpoint,Q8_0]", ENDPOINT)
+    assert [each.name for each in chosen] == ["Q8_0", "endpoint"]
+
+
+@pytest.mark.parametrize("name", ["ollama", "endpoint", "Q4_K_M", "tuned"])
+def test_an_engine_that_is_not_there_is_said_with_those_that_are(listed, name):
+    with pytest.raises(PipeError, match=rf"no engine {name}.*base, adapter, merged, Q8_0\."):
+        listed(f"eval.engines=[base,{name}]")
+
+
+def test_a_type_that_was_not_exported_is_a_missing_input(listed):
+    with pytest.raises(MissingInput, match="Q2_K"):
+        listed("export.quantize=[Q2_K]")
+
+
+def test_only_the_adapter_has_its_base_in_four_bits(listed, monkeypatch):
+    asked = {}
+
+    def engine(variant, base, encoder, **settings):
+        asked[variant] = settings
+
+    monkeypatch.setattr(room, "TransformersEngine", engine)
+    for each in listed("train.load_in_4bit=true", "eval.batch_size=5")[:3]:
+        each.open()
+    assert {variant: s["load_in_4bit"] for variant, s in asked.items()} == {
+        "base": False,
+        "adapter": True,
+        "merged": False,
+    }
+    assert {settings["batch_size"] for settings in asked.values()} == {5}
+
+
+def test_an_endpoint_is_opened_with_its_key_and_the_batch_size(listed, monkeypatch):
+    monkeypatch.setenv("PIPE_TEST_KEY", " planted-key\n")
+    (found,) = listed("eval.engines=[endpoint]", "eval.batch_size=5", SECRET)
+    opened = found.open()
+    assert isinstance(opened, EndpointEngine)
+    assert (opened.url, opened.model) == ("http://127.0.0.1:8/v1", "m")
+    assert opened._client.headers["Authorization"] == "Bearer planted-key"
+    assert opened._batch_size == 5
+    assert "planted-key" not in repr(found)
+
+
+@pytest.mark.parametrize("value", [None, "", "  "])
+def test_a_missing_key_is_named_before_anything_is_opened(listed, monkeypatch, value):
+    monkeypatch.delenv("PIPE_TEST_KEY", raising=False)
+    if value is not None:
+        monkeypatch.setenv("PIPE_TEST_KEY", value)
+    with pytest.raises(PipeError, match="PIPE_TEST_KEY, which is not set"):
+        listed(SECRET)
+    assert listed(SECRET, "eval.engines=[base]")
