@@ -44,9 +44,13 @@ class NativeCrash(PipeError):
     """llama.cpp died in its child process."""
 
 
-class OllamaUnreachable(PipeError):
+class ServerFailed(PipeError):
+    """A model server does not answer, or answers with an error."""
+
+
+class OllamaUnreachable(ServerFailed):
     """No Ollama server answers at the host asked for."""
 
 
-class OllamaRefused(PipeError):
+class OllamaRefused(ServerFailed):
     """The Ollama server answered with an error."""

@@ -7,7 +7,7 @@ from pipeline.check.conversations import as_sent
 from pipeline.check.gates import Finding
 from pipeline.check.prompts import ids_of
 from pipeline.check.subject import Subject
-from pipeline.engines.ollama import ChatReply
+from pipeline.engines.ollama import ChatReply, OllamaServer
 from pipeline.errors import OllamaRefused
 
 NEAR = 32
@@ -24,7 +24,7 @@ def context_length(subject: Subject) -> Finding:
     wrong, n_ctx = [], subject.n_ctx
     near, count = prompt_of(subject, n_ctx - 2)
     evaluated = _chat(subject, near, truncate=False).prompt_eval_count
-    loaded = _loaded(subject)
+    loaded = loaded_context(subject.ollama, subject.name)
     if evaluated != count:
         wrong.append(f"of a prompt of {count} tokens {evaluated} are evaluated")
     if loaded != n_ctx:
@@ -71,8 +71,8 @@ def _chat(
     return subject.ollama.chat(subject.name, conversation, options=options, truncate=truncate)
 
 
-def _loaded(subject: Subject) -> int:
-    """The context length of the running model, by /api/ps."""
-    name = subject.name if ":" in subject.name.rsplit("/", 1)[-1] else f"{subject.name}:latest"
-    running = {str(each.get("name", "")).lower(): each for each in subject.ollama.running()}
+def loaded_context(server: OllamaServer, name: str) -> int:
+    """The context length of the running model of that name, by /api/ps; 0 where it does not run."""
+    name = name if ":" in name.rsplit("/", 1)[-1] else f"{name}:latest"
+    running = {str(each.get("name", "")).lower(): each for each in server.running()}
     return int(running.get(name.lower(), {}).get("context_length") or 0)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ SAME = "transformers"
 """The base in 16 bits by Transformers: what the change of engine alone costs."""
 _BYTES = 1 << 30
 _ROWS = 20
+_IMPORTANCE = "importance.gguf"
+"""The matrix that the export collected."""
 _FILES = 3
 """Log-probabilities held on disk at once: the merged model's, the base's, and one other's."""
 
@@ -42,6 +45,11 @@ class Cost:
 
     kl: float
     same_top: float
+
+    @property
+    def finite(self) -> bool:
+        """False where a model's predictions hold NaN, or rule out what the reference does not."""
+        return math.isfinite(self.kl) and math.isfinite(self.same_top)
 
     def within(self, most: "Cost") -> bool:
         """NaN is within nothing."""
@@ -64,8 +72,8 @@ class Measures:
     """Removed with everything in it by `close`."""
     known: Mapping[str, Any]
     """The baseline that the check before this one kept."""
-    precision: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Model -> its cost beside the base's own, for the report."""
+    precision: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    """Model -> its cost beside the base's own, for the report; None for what is not finite."""
     _adapter: TransformersEngine | None = field(default=None, init=False)
     _vocabulary: int = field(default=0, init=False)
 
@@ -102,13 +110,16 @@ class Measures:
         """The baseline, for the next check; the one known, where none was asked for."""
         if "costs" not in self.__dict__:
             return dict(self.known)
-        return {"key": self.key, "costs": {n: vars(c) for n, c in sorted(self.costs.items())}}
+        costs = {name: vars(c) for name, c in sorted(self.costs.items()) if c.finite}
+        return {"key": self.key, "costs": costs}
 
     @cached_property
     def key(self) -> str:
         """Of all that the baseline depends on."""
         export = self.part.run.require("export")
         inputs = {n: e.sha256 for n, e in export.inputs.items() if not n.startswith("train/")}
+        if collected := export.outputs.get(_IMPORTANCE):
+            inputs[_IMPORTANCE] = collected.sha256
         asked = self.part.recipe.export.model_dump(mode="json")
         versions = versions_of("gguf", "llama-cpp-python", "torch", "transformers", "bitsandbytes")
         ids = [(s.ids, s.target_start) for s in self.sequences]
@@ -118,7 +129,13 @@ class Measures:
 
     @cached_property
     def sequences(self) -> list[Encoded]:
-        """Held-out rows with their own replies, cut to what the disk is asked to hold."""
+        """Of each held-out reply what is scored, as much as the disk is asked to hold."""
+        vocabulary = int(self.part.base.config["vocab_size"])
+        return windows(self._replies, _BYTES // (_FILES * vocabulary * 4))
+
+    @cached_property
+    def _replies(self) -> list[Encoded]:
+        """Held-out rows with their own replies, whole."""
         rows = self.part.rows[:_ROWS]
         encoded = self.part.encoder.examples([exchange_of(row) for row in rows])
         whole = [each for each in encoded if each is not None and len(each.ids) < self.n_ctx]
@@ -126,8 +143,17 @@ class Measures:
             raise PipeError(
                 "No held-out row fits the context with its reply.", "Raise serve.num_ctx."
             )
-        vocabulary = int(self.part.base.config["vocab_size"])
-        return shortened(whole, _BYTES // (_FILES * vocabulary * 4))
+        return whole
+
+    @property
+    def looked_at(self) -> str:
+        """Which tokens of which replies are compared."""
+        said = f"{self.positions:,} tokens of {len(self.sequences)} replies"
+        cut = [each for each in self.sequences if each not in self._replies]
+        if not cut:
+            return f"{said}, whole"
+        most = max(len(each.ids) - each.target_start for each in cut)
+        return f"{said}: of {len(cut)} the first, middle or last {most} in turn, of others all"
 
     @property
     def positions(self) -> int:
@@ -190,7 +216,10 @@ class Measures:
     @contextmanager
     def _opened(self, model: str) -> Iterator[Scorer]:
         if model == "adapter":
-            yield self.adapter
+            try:
+                yield self.adapter
+            finally:
+                self.close_adapter()
             return
         self.close_adapter()
         engine: Closing = (
@@ -229,21 +258,25 @@ class Measures:
             self.part.emit(Note(f"Precision: {', '.join(types)} take about {where}."))
 
 
-def shortened(sequences: Sequence[Encoded], most: int) -> list[Encoded]:
-    """The sequences with at most `most` supervised tokens in all: long replies lose their ends.
+def windows(sequences: Sequence[Encoded], most: int) -> list[Encoded]:
+    """The sequences with at most `most` supervised tokens in all: of a long reply one stretch.
 
-    Each may have an equal share of what those before it left over, the shortest reply first.
+    Each may have an equal share of what those before it left over, the shortest reply first. Of
+    replies that are longer the first, the middle and the last tokens are taken in turn, with all
+    that stands before them.
     """
-    left, kept = most, dict[int, Encoded]()
+    left, cut, kept = most, 0, dict[int, Encoded]()
     targets = [len(each.ids) - each.target_start for each in sequences]
     order = sorted(range(len(sequences)), key=targets.__getitem__)
     for done, number in enumerate(order):
         each = sequences[number]
-        share = left // (len(order) - done)
-        ids = each.ids[: each.target_start + share]
-        left -= len(ids) - each.target_start
-        if len(ids) > each.target_start:
-            kept[number] = Encoded(ids, each.target_start)
+        width = min(left // (len(order) - done), targets[number])
+        left -= width
+        spare = targets[number] - width
+        start = each.target_start + spare * (cut % 3) // 2
+        cut += spare > 0 < width
+        if width:
+            kept[number] = Encoded(each.ids[: start + width], start)
     return [kept[number] for number in sorted(kept)]
 
 

@@ -1,10 +1,11 @@
 """Precision: the merge took effect, and no step on the way to the file cost more than it must."""
 
+import math
 from collections.abc import Iterator, Mapping
 
 from pipeline.check.gates import Finding
 from pipeline.check.measure import NF4, SAME, WIDE, Cost
-from pipeline.check.merge import Fit, fit
+from pipeline.check.merge import Fit, fit, pooled
 from pipeline.check.subject import Subject
 from pipeline.check.tensors import F32, Stored, Weights
 from pipeline.errors import PipeError
@@ -17,45 +18,76 @@ ENGINE_SAME = 0.99
 FACTOR = 2.0
 FLOOR = 1e-3
 MARGIN = 0.03
+_DEVIATIONS = 3
+"""Standard errors that a share of tokens may be off by chance."""
+_CERTAIN = 0.95
+"""The standard error of a share is taken at this one where it is above: that of 1 would be 0."""
 
 
 def merge_took_effect(subject: Subject) -> Finding:
-    """Each tensor of each file is the base's with the whole of the adapter's change, once."""
-    found = list(_fits(subject))
-    wrong = [f"{type}: {fault}" for type, fit in found if (fault := fit.fault())]
-    told = [fit for _, fit in found if fit.coefficient is not None and fit.tells]
-    lost = sum(not fit.tells for _, fit in found)
-    if not told and not wrong:
+    """Each tensor of each file is the base's with the whole of the adapter's change, once.
+
+    Every row is looked at. What a type's noise hides in each tensor is told from all together.
+    """
+    found: dict[str, list[Fit]] = {type: [] for type in subject.files}
+    try:
+        for type, each in _fits(subject):
+            found[type].append(each)
+    finally:
+        subject.divergences.close_adapter()  # the models that come next want its memory
+    wrong, together = [], dict[str, Fit]()
+    for type, fits in found.items():
+        faults = [fault for each in fits if (fault := each.fault())]
+        if (whole := pooled(fits)) is not None and not faults:
+            together[type] = whole
+            faults = [fault] if (fault := whole.fault()) else []
+        wrong += [f"{type}: {fault}" for fault in faults]
+    if not wrong and not any(whole.tells for whole in together.values()):
         raise PipeError(
             "The adapter's change is too small to be told from the noise of quantizing.",
             "Train longer, or check a wider type: export.quantize",
         )
-    shares = [fit.coefficient or 0.0 for fit in told] or [0.0]
-    said = (
-        f"{len(told)} tensors hold {min(shares):.3f} to {max(shares):.3f} of the adapter's change"
-    )
-    unseen = f", {lost} too little of it to tell" if lost else ""
-    return f"{said}{unseen}; {len(found) - len(told) - lost} are to be the base's own", wrong
+    return _merge_said([each for fits in found.values() for each in fits], together), wrong
+
+
+def _merge_said(fits: list[Fit], together: Mapping[str, Fit]) -> str:
+    changed = [each for each in fits if each.coefficient is not None]
+    shares = [each.coefficient or 0.0 for each in changed if each.tells] or [0.0]
+    alone = sum(each.tells for each in changed)
+    said = [
+        f"all rows; {alone} tensors hold {min(shares):.3f} to {max(shares):.3f} of the "
+        "adapter's change"
+    ]
+    if lost := len(changed) - alone:
+        said[0] += f", {lost} too little of it to tell alone"
+    said += [
+        f"{type} as a whole {whole.coefficient:.3f}"
+        if whole.tells
+        else f"{type} too little of it to tell"
+        for type, whole in together.items()
+    ]
+    return "; ".join([*said, f"{len(fits) - len(changed)} are to be the base's own"])
 
 
 def engines_agree(subject: Subject) -> Finding:
     """The merged model is the same to Transformers and, as a 16-bit file, to llama.cpp.
 
-    On a GPU Transformers computes in bf16: what that costs the base is then allowed too.
+    The share of equal first choices may be off by what chance makes of so many tokens. On a GPU
+    Transformers computes in bf16: what that costs the base is then allowed too.
     """
     measures = subject.divergences
-    cost, most = measures.tuned("merged"), Cost(ENGINE_KL, ENGINE_SAME)
+    chance = _DEVIATIONS * math.sqrt(ENGINE_SAME * (1 - ENGINE_SAME) / measures.positions)
+    cost, most = measures.tuned("merged"), Cost(ENGINE_KL, ENGINE_SAME - chance)
     if not cost.within(most) and subject.run.recipe.train.device == "cuda":
-        most = most.or_wider(bar(measures.baseline(SAME)))
+        most = most.or_wider(bar(measures.baseline(SAME), measures.positions))
     wrong = [] if cost.within(most) else [f"{_said(cost)}; allowed is {_said(most)}"]
-    return f"{_said(cost)} on {measures.positions:,} tokens", wrong
+    return f"{_said(cost)} on {measures.looked_at}", wrong
 
 
 def adapter_kept(subject: Subject) -> Finding:
     """The adapter on the base it was trained on says what the merged model says."""
     cost, baseline = subject.divergences.tuned("adapter"), Cost(0.0, 1.0)
     if subject.run.recipe.train.load_in_4bit:
-        subject.divergences.close_adapter()
         baseline = subject.divergences.baseline(NF4)
     return _judged(subject, {"adapter": (cost, baseline)})
 
@@ -72,35 +104,40 @@ def quantization(subject: Subject) -> Finding:
     return _judged(subject, costs)
 
 
-def bar(baseline: Cost) -> Cost:
+def bar(baseline: Cost, positions: int) -> Cost:
     """What a tuned model may cost at most, by what the base alone costs.
 
     The same rounding of nearly the same weights costs nearly the same: within FACTOR. FLOOR, in
-    nats, is twice what engines may differ by; MARGIN is 2.5 standard errors of a difference of two
-    shares near 0.95 of 700 tokens each. The demo's files of nine types, Q2_K to F16, cost 0.03 to
-    0.1 of their base; one not merged 6.3 nats where 0.003 are allowed, one with the rows of a
-    single k projection in another order 0.39.
+    nats, is twice what engines may differ by. Shares of equal first choices differ by chance too:
+    by up to 3 standard errors of a difference of two shares of `positions` tokens each, and MARGIN
+    at least. The demo's files of nine types, Q2_K to F16, cost 0.03 to 0.1 of their base; one not
+    merged 6.3 nats where 0.003 are allowed, one with the rows of a single k projection in another
+    order 0.39.
     """
-    return Cost(FACTOR * baseline.kl + FLOOR, baseline.same_top - MARGIN)
+    share = min(baseline.same_top, _CERTAIN)
+    chance = _DEVIATIONS * math.sqrt(2 * share * (1 - share) / positions)
+    return Cost(FACTOR * baseline.kl + FLOOR, baseline.same_top - max(MARGIN, chance))
 
 
 def _judged(subject: Subject, costs: dict[str, tuple[Cost, Cost]]) -> Finding:
-    said, wrong = [], []
+    said, wrong, measures = [], [], subject.divergences
     for name, (cost, baseline) in costs.items():
-        subject.divergences.precision[name] = {
-            "kl": cost.kl,
-            "same_top": cost.same_top,
-            "baseline_kl": baseline.kl,
-            "baseline_same_top": baseline.same_top,
-        }
-        most = bar(baseline)
+        found = {"kl": cost.kl, "same_top": cost.same_top}
+        found |= {"baseline_kl": baseline.kl, "baseline_same_top": baseline.same_top}
+        measures.precision[name] = {k: v if math.isfinite(v) else None for k, v in found.items()}
+        if not baseline.finite:
+            wrong.append(f"{name}: of the base alone {_said(baseline)}")
+            continue
+        most = bar(baseline, measures.positions)
         said.append(f"{name} {_said(cost)} (base alone {_said(baseline)})")
         if not cost.within(most):
             wrong.append(f"{name}: {_said(cost)}; the base alone allows {_said(most)}")
-    return f"{'; '.join(said)} on {subject.divergences.positions:,} tokens", wrong
+    return f"{'; '.join(said)} on {measures.looked_at}", wrong
 
 
 def _said(cost: Cost) -> str:
+    if not cost.finite:
+        return f"predictions are not finite numbers (KL {cost.kl:.2g} nats)"
     return f"KL {cost.kl:.2g} nats, same first choice {cost.same_top:.1%}"
 
 
@@ -126,4 +163,4 @@ def _in_each(
         if name in stored.tensors:
             yield type, fit(stored, stored.tensors[name], base, delta)
         elif name != "output.weight":  # its gate is that of tied embeddings
-            yield type, Fit(name, float("nan"), 0.0, None, 0.0)
+            yield type, Fit(name, float("nan"), 0.0, None)

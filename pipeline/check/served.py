@@ -44,26 +44,41 @@ def version(subject: Subject) -> Finding:
 
 def stops(subject: Subject) -> Finding:
     """Each reply ends by itself."""
-    replies = subject.served_replies[:WHOLE]
+    replies, limit = subject.served_replies[:WHOLE], max(subject.limits)
+    cut = [number for number, reply in enumerate(replies, 1) if _cut(reply)]
     wrong = [
         f"question {number}: {_shown(reply)} does not end: {reply.done_reason or 'cut off'}"
         for number, reply in enumerate(replies, 1)
-        if reply.done_reason != "stop"
+        if reply.done_reason != "stop" and number not in cut
     ]
-    return _most(f"{len(replies)} greedy replies of at most {subject.limit} tokens", replies, wrong)
+    said = f"{len(replies)} greedy replies of at most {limit} tokens"
+    said += f", {len(cut)} of them cut by that while they think" if cut else ""
+    if len(cut) > len(replies) // 20 and subject.part is None and not wrong:
+        raise _too_short(subject)
+    wrong += [f"question {number}: it still thinks at its limit, {_end(subject)}" for number in cut]
+    return _most(said, replies, wrong)
 
 
 def thinks(subject: Subject) -> Finding:
-    """Each has one thinking block in message.thinking, and no part of it in message.content."""
+    """Each has one thinking block in message.thinking, and no part of it in message.content.
+
+    A reply that its limit cut while it thinks is not counted: whether replies end is another gate.
+    """
     if not subject.capable:
         return "capabilities", [f"Ollama does not know that {subject.name} thinks"]
-    replies = subject.served_replies[:WHOLE]
+    asked = enumerate(subject.served_replies[:WHOLE], 1)
+    replies = {number: reply for number, reply in asked if not _cut(reply)}
+    if not replies:
+        raise _too_short(subject)
     wrong = [
         f"question {number}: {_shown(reply)}"
-        for number, reply in enumerate(replies, 1)
+        for number, reply in replies.items()
         if _tagged(subject, reply) or not (reply.thinking.strip() and reply.content.strip())
     ]
-    return _most(f"thinking and content of {len(replies)} replies", replies, wrong)
+    cut = min(WHOLE, len(subject.questions)) - len(replies)
+    left = f", without {cut} cut while they think" if cut else ""
+    said = f"thinking and content of {len(replies)} replies{left}"
+    return _most(said, list(replies.values()), wrong)
 
 
 def answers_directly(subject: Subject) -> Finding:
@@ -79,16 +94,21 @@ def answers_directly(subject: Subject) -> Finding:
 
 def structured(subject: Subject) -> Finding:
     """JSON by a schema comes after thinking, and only in the content."""
-    asked, wrong = subject.questions[:_FEW], []
+    asked, wrong, cut = subject.questions[:_FEW], [], 0
     for conversation in asked:
         reply = subject.ask(conversation, format=_SCHEMA)
-        if not _valid(reply.content):
+        if _cut(reply):
+            cut += 1
+        elif not _valid(reply.content):
             wrong.append(f"content is {reply.content[:60]!r}, no JSON by the schema")
         elif not reply.thinking.strip():
             wrong.append("the JSON comes without thinking")
         elif reply.done_reason != "stop":
             wrong.append(f"the JSON does not end: {reply.content[:60]!r}")
-    return f"{len(asked)} replies by a JSON schema", wrong
+    if cut == len(asked):
+        raise _too_short(subject)
+    left = f", {cut} more cut by their limit while they think" if cut else ""
+    return f"{len(asked) - cut} replies by a JSON schema{left}", wrong
 
 
 def streaming(subject: Subject) -> Finding:
@@ -173,6 +193,25 @@ def _text(format: ChatFormat, reply: ChatReply) -> str:
 def _tagged(subject: Subject, reply: ChatReply) -> bool:
     tags = (subject.tags.think, subject.tags.end_think)
     return any(tag in part for tag in tags for part in (reply.thinking, reply.content))
+
+
+def _cut(reply: ChatReply) -> bool:
+    """Whether the limit ended it while it was thinking: nothing is known of what would follow."""
+    return reply.done_reason == "length" and bool(reply.thinking.strip() and not reply.content)
+
+
+def _end(subject: Subject) -> str:
+    """What limits replies."""
+    if subject.part is None:
+        return f"{max(subject.limits)} tokens"
+    return f"where the context of {subject.n_ctx} tokens ends"
+
+
+def _too_short(subject: Subject) -> PipeError:
+    hint = "Ask it something short: ollama run NAME"
+    if subject.part is not None:
+        hint = "Raise serve.num_ctx, then: pipe register --force && pipe check; or train longer."
+    return PipeError(f"Replies still think at their limit, {_end(subject)}.", hint)
 
 
 def _valid(content: str) -> bool:

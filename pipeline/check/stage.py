@@ -76,13 +76,14 @@ def check_model(name: str, emit: Emit) -> list[Gate]:
 def _judged(subject: Subject, emit: Emit) -> tuple[list[Gate], dict[str, float]]:
     """Every gate that applies, in the groups' order, and the seconds that each group took."""
     probes = applicable(PROBES, subject)
+    subject.emit = emit
     gates: list[Gate] = []
     seconds: defaultdict[str, float] = defaultdict(float)
     try:
         for number, probe in enumerate(probes):
             emit(Progress("check", number, len(probes), "gates", {"gate": probe.name}))
             if probe.group == "precision":
-                subject.release()
+                subject.make_room()
             started = perf_counter()
             gates.append(judge(probe, subject))
             seconds[probe.group] += perf_counter() - started

@@ -1,11 +1,12 @@
 """What is checked: a run, a GGUF file, or a model in Ollama, and the engines that ask it."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pipeline.chat import FORMATS, ChatFormat, Conversation
 from pipeline.check.conversations import as_sent
@@ -15,8 +16,10 @@ from pipeline.engines.completion import Completion, Decoding
 from pipeline.engines.gguf_file import GgufFile, read_gguf
 from pipeline.engines.llamacpp import LlamaCppEngine
 from pipeline.engines.ollama import REPEAT_LIMIT, ChatFields, ChatReply, OllamaServer
-from pipeline.errors import OllamaRefused
+from pipeline.errors import OllamaRefused, PipeError
+from pipeline.run import Emit, Progress, silent
 
+T = TypeVar("T")
 Need = Literal["run", "file", "format", "server", "thinking"]
 
 WHOLE = 20
@@ -24,6 +27,8 @@ WHOLE = 20
 GREEDY = 50
 """Questions whose greedy replies are compared."""
 _CONTROL = 3
+_TURNS = 128
+"""Tokens of a template around a short conversation, more than any is known to have."""
 BEGINNING = 64
 """Tokens compared of a reply that is not drawn to its end."""
 
@@ -39,7 +44,7 @@ class Subject:
     n_ctx: int
     """Context in tokens that the model is to have where it is served."""
     limit: int
-    """Most tokens of a reply."""
+    """Most tokens of a reply, where the context has room for them."""
     format: ChatFormat | None = None
     """None for a template that is not ours."""
     part: RunPart | None = None
@@ -51,6 +56,7 @@ class Subject:
     """Part -> reason and cure."""
     measures: Measures | None = None
     """Divergences, for a run."""
+    emit: Emit = silent
     _llama: LlamaCppEngine | None = field(default=None, init=False)
 
     @property
@@ -113,6 +119,13 @@ class Subject:
             self._llama.close()
         self._llama = None
 
+    def make_room(self) -> None:
+        """Give back what llama.cpp and Ollama hold of the model, for others to be loaded."""
+        self.release()
+        if self.server is not None:
+            with suppress(PipeError):  # a server that is gone holds nothing
+                self.server.unload(self.name)
+
     def close(self) -> None:
         self.release()
         if self.measures is not None:
@@ -146,7 +159,8 @@ class Subject:
 
         One that the server ends because it repeats itself says so in its `done_reason`.
         """
-        options = {"temperature": 0, "repeat_penalty": 1.0, "num_predict": limit or self.limit}
+        most = limit or self.room(conversation)
+        options = {"temperature": 0, "repeat_penalty": 1.0, "num_predict": most}
         fields: ChatFields = {"options": options, "think": think, "format": format}
         sent = as_sent(conversation, self.format)
         try:
@@ -160,27 +174,44 @@ class Subject:
     def served_replies(self) -> list[ChatReply]:
         """Ollama's greedy replies to all questions, the first of them to their end."""
         think = self.capable if self.thinks else None
-        return [
-            self.ask(question, think=think, limit=limit)
-            for question, limit in zip(self.questions, self._limits, strict=True)
-        ]
+        asked = zip(self.questions, self.limits, strict=True)
+        replies = (self.ask(question, think=think, limit=limit) for question, limit in asked)
+        return list(self._shown("Ollama", replies))
 
     @cached_property
     def own_answers(self) -> list[Completion]:
         """llama.cpp's greedy answers to the same questions."""
         thinking = self.thinks and ("server" not in self.parts or self.capable)
-        whole, begun = self.questions[:WHOLE], self.questions[WHOLE:]
-        first, last = Decoding(self._limits[0]), Decoding(self._limits[-1])
-        return [
-            *self.llama.answers(whole, first, thinking=thinking),
-            *self.llama.answers(begun, last, thinking=thinking),
-        ]
+        answers = (
+            answer
+            for question, limit in zip(self.questions, self.limits, strict=True)
+            for answer in self.llama.answers([question], Decoding(limit), thinking=thinking)
+        )
+        return list(self._shown("llama.cpp", answers))
 
-    @property
-    def _limits(self) -> list[int]:
+    def _shown(self, whose: str, replies: Iterator[T]) -> Iterator[T]:
+        """The replies as they come, each told."""
+        task, total = f"replies: {whose}", len(self.questions)
+        for number, reply in enumerate(replies, 1):
+            self.emit(Progress(task, number, total, "replies"))
+            yield reply
+
+    @cached_property
+    def limits(self) -> list[int]:
         """Most tokens of each question's reply."""
-        begun = len(self.questions) - WHOLE
-        return [self.limit] * WHOLE + [min(self.limit, BEGINNING)] * begun
+        rooms = [self.room(question) for question in self.questions]
+        return [*rooms[:WHOLE], *(min(room, BEGINNING) for room in rooms[WHOLE:])]
+
+    def room(self, conversation: Conversation) -> int:
+        """Most tokens of a reply that the context has room for, and that `limit` allows.
+
+        Without an encoder the prompt's tokens are counted as its bytes, which are more.
+        """
+        if self.part is not None:
+            prompt = len(self.part.encoder.prompt(conversation))
+        else:
+            prompt = _TURNS + sum(len(each["content"].encode()) for each in conversation)
+        return max(1, min(self.limit, self.n_ctx - prompt - 1))
 
     @property
     def tags(self) -> ChatFormat:

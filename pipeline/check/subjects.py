@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.chat import FORMATS, ChatFormat, Conversation, Encoder, conversation_of
+from pipeline.check.context import loaded_context
 from pipeline.check.identity import served_blob
 from pipeline.check.measure import Measures
 from pipeline.check.part import RunPart
@@ -22,8 +23,8 @@ from pipeline.errors import PipeError
 BASELINE = "baseline.json"
 _CONTEXT = 4096
 """Tokens of context for a file that nobody says one of: what Ollama gives without a GPU."""
-_LIMIT = 256
-"""Tokens of a reply of a model of which nothing is known."""
+_LIMIT = 1024
+"""Most tokens of a reply of a model of which nothing is known."""
 _NUM_CTX = re.compile(r"^num_ctx\s+(\d+)\s*$", re.MULTILINE)
 _NAMES = ("Dan", "Kim", "Mia", "Tom")
 _THINGS = ("pens", "hats", "coins", "books", "maps")
@@ -43,7 +44,7 @@ def run_subject(part: RunPart, scratch: Path) -> Subject:
         questions=questions([conversation_of(row) for row in part.rows]),
         open_file=opened,
         n_ctx=recipe.num_ctx,
-        limit=recipe.eval.max_new_tokens,
+        limit=recipe.num_ctx,
         format=part.encoder.format,
         part=part,
         server=OllamaServer.from_environment() if name else None,
@@ -144,8 +145,7 @@ def _stated_context(server: OllamaServer, name: str, shown: Mapping[str, Any]) -
     if stated := _NUM_CTX.search(str(shown.get("parameters") or "")):
         return int(stated[1])
     server.chat(name, [{"role": "user", "content": "Hi"}], options={"num_predict": 1})
-    given = [int(each.get("context_length") or 0) for each in server.running()]
-    return max(given, default=0) or _CONTEXT
+    return loaded_context(server, name) or _CONTEXT
 
 
 def _label(path: Path) -> str:

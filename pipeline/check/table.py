@@ -1,6 +1,6 @@
 """The table of gates: what is asked, in which order, and what each needs."""
 
-from pipeline.check import context, file, identity, precision, prompts, served
+from pipeline.check import context, file, identity, precision, prompts, rope, served
 from pipeline.check.gates import Probe
 
 PROBES = (
@@ -17,14 +17,13 @@ PROBES = (
     Probe("end tokens", "file", ("file",), "export", file.end_tokens),
     Probe("vocabulary", "file", ("file",), "export", file.vocabulary),
     Probe("tied embeddings", "file", ("run", "file"), "export", file.tied_embeddings),
+    Probe("rope frequencies", "file", ("run", "file"), "export", rope.rope_frequencies),
     Probe("finite weights", "file", ("file",), "export", file.finite_weights),
     Probe("version", "served", ("server",), "update", served.version),
-    Probe("stops", "served", ("server",), "register", served.stops),
-    Probe("thinks", "served", ("server", "thinking"), "register", served.thinks),
-    Probe(
-        "answers directly", "served", ("server", "thinking"), "register", served.answers_directly
-    ),
-    Probe("JSON after thinking", "served", ("server", "thinking"), "register", served.structured),
+    Probe("stops", "served", ("server",), "reply", served.stops),
+    Probe("thinks", "served", ("server", "thinking"), "reply", served.thinks),
+    Probe("answers directly", "served", ("server", "thinking"), "reply", served.answers_directly),
+    Probe("JSON after thinking", "served", ("server", "thinking"), "reply", served.structured),
     Probe("streaming", "served", ("server",), "register", served.streaming),
     Probe("context length", "served", ("file", "server"), "register", context.context_length),
     Probe("greedy answers", "served", ("file", "server"), "register", served.greedy_answers),

@@ -21,6 +21,7 @@ from pipeline.cli import (
     status,
 )
 from pipeline.cli.options import with_options
+from pipeline.cli.screen import harmless
 from pipeline.errors import PipeError
 
 
@@ -28,9 +29,9 @@ class Failure(click.ClickException):
     """A PipeError as one paragraph on standard error."""
 
     def __init__(self, error: PipeError, options: str) -> None:
-        super().__init__(error.message)
+        super().__init__(harmless(error.message))
         self._error = error
-        self._hint = with_options(error.hint, options)
+        self._hint = harmless(with_options(error.hint, options))
 
     @property
     def exit_code(self) -> int:  # type: ignore[override]

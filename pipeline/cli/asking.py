@@ -59,7 +59,7 @@ def ask(
     printer, ending = Printer(together=together), None
     for event in partner.stream(Transcript(system).asking(question.strip()), manner):
         if isinstance(event, Remark):
-            click.secho(event.text, fg="yellow", err=True)
+            click.secho(harmless(event.text), fg="yellow", err=True)
         elif isinstance(event, Piece):
             said[event.part] += event.text
             if not as_json:
@@ -68,6 +68,8 @@ def ask(
             ending = event
     printer.end()
     assert isinstance(ending, Ending)
+    if ending.reply:
+        said = {"thinking": ending.reply.thinking, "answer": ending.reply.answer}
     if as_json:
         _say_json(said, ending)
     if ending.reason != "stop":

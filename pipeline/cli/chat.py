@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 _WHOM = (
     click.option("--ollama", metavar="[NAME]", is_flag=False, flag_value="",
                  help="Ask this run's model in Ollama, or any model there."),
-    click.option("--gguf", type=click.Path(path_type=Path), help="Any GGUF file; needs no run."),
+    click.option("--gguf", type=click.Path(dir_okay=False, path_type=Path),
+                 help="Any GGUF file; needs no run."),
     click.option("--type", "quant", metavar="TYPE", help="Which exported file, such as Q4_K_M."),
 )  # fmt: skip
 _HOW = (
@@ -73,6 +74,10 @@ def chat(as_json: bool, **options: Any) -> None:
       pipe chat --ollama --no-think
       pipe chat --web --open
     """
+    if options["ask"] == "-":
+        from pipeline.cli.prompt import lenient_input
+
+        options["ask"] = lenient_input().read()
     _check(as_json, options)
     names = ("ask", "thinking", "system", "web", "port", "no_base", "open_page")
     given = {name: options.pop(name) for name in names}
@@ -90,9 +95,8 @@ def chat(as_json: bool, **options: Any) -> None:
             return _converse(work, partner, manner, given["system"])
         from pipeline.cli.asking import ask
 
-        question = sys.stdin.read() if given["ask"] == "-" else given["ask"]
         together = given["thinking"]
-        ask(partner, question, given["system"], manner, as_json=as_json, together=together)
+        ask(partner, given["ask"], given["system"], manner, as_json=as_json, together=together)
 
 
 def _check(as_json: bool, given: dict[str, Any]) -> None:
@@ -103,6 +107,9 @@ def _check(as_json: bool, given: dict[str, Any]) -> None:
         "--type is one of a run's files.": given["quant"] and (gguf is not None or ollama),
         "--ask and --web are two ways to ask.": ask is not None and given["web"],
         "--ask has no question.": ask is not None and not ask.strip(),
+        "--ask and --system take text: this is not in the terminal's encoding.": not (
+            _is_text(ask or "") and _is_text(given["system"])
+        ),
         "--json and --thinking go with --ask.": ask is None and (as_json or given["thinking"]),
         "--port, --no-base and --open go with --web.": not given["web"]
         and (given["port"] is not None or given["no_base"] or given["open_page"]),
@@ -110,6 +117,11 @@ def _check(as_json: bool, given: dict[str, Any]) -> None:
     for message, is_wrong in wrong.items():
         if is_wrong:
             raise click.UsageError(message)
+
+
+def _is_text(text: str) -> bool:
+    """False for bytes of the command line that were no text, which Python keeps as surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _manner(

@@ -42,7 +42,7 @@ _NOT_TYPES = ("base", "adapter", "merged", "ollama", "endpoint")
 @click.option("--samples", type=click.IntRange(1), help="Replies a question; pass@1 is their mean.")
 @click.option("--temperature", type=click.FloatRange(0), help="0 is greedy; open-r1 takes 0.6.")
 @click.option("--metric", "metric_files", multiple=True, metavar="FILE.py",
-              type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              type=click.Path(path_type=Path, dir_okay=False),
               help="Your own: def metric(row, reply) -> float; repeatable.")  # fmt: skip
 def evaluate(
     force: bool,

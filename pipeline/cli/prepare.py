@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +13,7 @@ from pipeline.cli.options import (
     run_options,
     yes_option,
 )
+from pipeline.cli.screen import harmless
 from pipeline.cli.stage import finished
 
 if TYPE_CHECKING:
@@ -95,15 +95,7 @@ def _show_rows(rows: list[Any], as_json: bool) -> None:
     for row in rows:
         title = f"{row.id} ({row.source}): {row.tokens} tokens, {row.supervised} supervised"
         click.secho(title, bold=True)
-        click.secho(_harmless(row.prompt), dim=True)
+        click.secho(harmless(row.prompt), dim=True)
         click.echo("-------- supervised:")
-        click.secho(_harmless(row.target), fg="green")
+        click.secho(harmless(row.target), fg="green")
         click.echo("-------- end")
-
-
-def _harmless(text: str) -> str:
-    """A dataset's text must not drive the terminal."""
-    return "".join(
-        char if char in "\n\t" or unicodedata.category(char) != "Cc" else repr(char)[1:-1]
-        for char in text
-    )

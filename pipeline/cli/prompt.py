@@ -6,7 +6,9 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
+from typing import TextIO
 
 import click
 
@@ -37,6 +39,7 @@ def typed(history: Path, words: Iterable[str]) -> Iterator[Callable[[str], str]]
     """Reads lines from standard input: with readline in a terminal, where `words` are completed
     and `history` is kept, readable by nobody else; without a prompt from anything else.
     """
+    lenient_input()
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         yield lambda _: input()
         return
@@ -55,6 +58,13 @@ def typed(history: Path, words: Iterable[str]) -> Iterator[Callable[[str], str]]
         if kept:
             readline.write_history_file(history)
             history.chmod(0o600)
+
+
+def lenient_input() -> TextIO:
+    """Standard input, in which bytes that are no text become U+FFFD."""
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    return sys.stdin
 
 
 def history_file(run: Path) -> Path:

@@ -12,13 +12,15 @@ import click
 if TYPE_CHECKING:
     from pipeline.chat import Part
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _ERASE_LINE = "\r\x1b[K"
 _REDRAW_SECONDS = 0.1
 
 
 def harmless(text: str) -> str:
-    """Text without what moves a terminal's cursor, changes its colours or its title."""
+    """Text without what moves a terminal's cursor, changes its colours or its title, and without
+    lone surrogates, which no terminal takes.
+    """
     return _CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))
 
 

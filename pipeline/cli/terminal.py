@@ -56,7 +56,8 @@ class Terminal:
         self._partner, self._manner, self._read = partner, manner, read
         self._transcript = Transcript(system)
         self._folded = False
-        self._asked, self._thought = "", ""
+        self._unanswered, self._thought = "", ""
+        """The last question, while it has no reply that was kept; the last thinking."""
         self._ending: Ending | None = None
         self._replies, self._remarked = 0, set[str]()
 
@@ -86,7 +87,7 @@ class Terminal:
 
     def _greet(self) -> None:
         context = f", {self._partner.n_ctx:,} tokens of context" if self._partner.n_ctx else ""
-        click.secho(f"{self._partner.name}{context}. /help lists the commands.", dim=True)
+        self._say(f"{self._partner.name}{context}. /help lists the commands.")
 
     def _command(self, text: str) -> bool:
         """False leaves."""
@@ -120,35 +121,48 @@ class Terminal:
         click.secho(harmless(self._thought) or "The last reply had no thinking.", dim=True)
 
     def _again(self, _: str, __: str) -> None:
-        if not self._asked:
+        exchanges = self._transcript.exchanges
+        if self._unanswered:
+            return self._reply(self._unanswered)
+        if not exchanges:
             return self._say("Nothing was asked yet.")
-        if self._transcript.exchanges and self._transcript.exchanges[-1].question == self._asked:
-            self._transcript.exchanges.pop()
-        self._reply(self._asked)
+        last = exchanges.pop()
+        try:
+            self._reply(last.question)
+        finally:
+            if self._unanswered:
+                self._unanswered = ""
+                exchanges.append(last)
+                self._say("The earlier reply stays.")
 
     def _system(self, rest: str, _: str) -> None:
         self._transcript.system = rest
         self._say("The system text is set." if rest else "There is no system text now.")
 
     def _new(self, _: str, __: str) -> None:
-        self._transcript.exchanges.clear()
-        self._remarked.clear()
+        self._begin(Transcript(self._transcript.system))
         self._say("A new conversation.")
 
     def _save(self, rest: str, word: str) -> None:
         if not rest:
             return self._say("Say where: /save FILE.md or /save FILE.json")
-        path = Path(rest).expanduser()
+        path = _path(rest)
         self._transcript.save(path, self._partner.name, overwrite=word.endswith("!"))
         self._say(f"{path} written: {len(self._transcript.exchanges)} exchanges.")
 
     def _load(self, rest: str, _: str) -> None:
         if not rest:
             return self._say("Say what: /load FILE.json")
-        self._transcript = load(Path(rest).expanduser())
+        self._begin(load(_path(rest)))
         self._say(
             f"{len(self._transcript.exchanges)} exchanges loaded; the next goes on from them."
         )
+
+    def _begin(self, transcript: Transcript) -> None:
+        """Go on from another conversation."""
+        self._transcript, self._unanswered, self._ending = transcript, "", None
+        self._thought = transcript.exchanges[-1].thinking if transcript.exchanges else ""
+        self._remarked.clear()
 
     def _stats(self, _: str, __: str) -> None:
         if self._ending is None:
@@ -169,7 +183,7 @@ class Terminal:
         said = {"thinking": "", "answer": ""}
         screen, ending, stopped = Screen(folded=self._folded), None, False
         manner = replace(self._manner, seed=self._manner.seed + self._replies)
-        self._asked, self._replies = question, self._replies + 1
+        self._unanswered, self._replies = question, self._replies + 1
         try:
             with _stoppable(self._partner):
                 for event in self._partner.stream(self._transcript.asking(question), manner):
@@ -187,6 +201,8 @@ class Terminal:
             self._thought = said["thinking"]
             return self._complain(error, " The question is not kept; /again asks it once more.")
         screen.end()
+        if ending and ending.reply:
+            said = {"thinking": ending.reply.thinking, "answer": ending.reply.answer}
         self._thought = said["thinking"]
         self._ending = ending or self._ending
         self._keep(Exchange(question, said["answer"], said["thinking"]), ending)
@@ -194,47 +210,60 @@ class Terminal:
             raise Stopped
 
     def _keep(self, exchange: Exchange, ending: Ending | None) -> None:
-        """Put the exchange into the conversation, unless it was stopped before its answer."""
+        """Put the exchange into the conversation, unless it has no answer."""
         stopped = ending is None or ending.reason == "interrupted"
-        if stopped and not exchange.answer:
-            return self._say("Stopped before the answer: not kept. /again asks once more.")
+        if ending and ending.reason == "length":
+            self._say(cut_off(ending, self._manner.max_new_tokens))
+        if not exchange.answer:
+            how = "Stopped before the answer" if stopped else "The reply holds no answer"
+            return self._say(f"{how}: not kept. /again asks once more.")
         self._transcript.exchanges.append(exchange)
+        self._unanswered = ""
         if stopped:
             self._say("Stopped; what came is kept.")
-        elif ending and ending.reason == "length":
-            self._say(cut_off(ending, self._manner.max_new_tokens))
-        elif not exchange.answer:
-            self._say("The reply holds no answer.")
 
     def _remark(self, remark: Remark) -> None:
         if remark.kind not in self._remarked:
             self._remarked.add(remark.kind)
-            click.secho(remark.text, fg="yellow")
+            click.secho(harmless(remark.text), fg="yellow")
 
     def _say(self, text: str) -> None:
-        click.secho(text, dim=True)
+        click.secho(harmless(text), dim=True)
 
     def _complain(self, error: PipeError, more: str = "") -> None:
-        click.echo(f"{click.style('pipe:', fg='red')} {error.message}{more}")
+        click.echo(f"{click.style('pipe:', fg='red')} {harmless(error.message)}{more}")
         if error.hint:
-            click.echo(error.hint)
+            click.echo(harmless(error.hint))
+
+
+def _path(typed: str) -> Path:
+    """`~` is the home. Raises PipeError where there is none."""
+    try:
+        return Path(typed).expanduser()
+    except RuntimeError:
+        raise PipeError(f"{typed} names no home folder.", "Write the whole path.") from None
 
 
 def cut_off(ending: Ending, limit: int | None) -> str:
     """Why a reply has no end."""
     if limit is not None and ending.tokens >= limit:
         return f"Cut off after {ending.tokens:,} tokens: --max-tokens."
+    if not ending.prompt_tokens:
+        return f"Cut off after {ending.tokens:,} tokens."
     return f"Cut off after {ending.tokens:,} tokens: the context is full."
 
 
 def stats(ending: Ending, n_ctx: int | None) -> list[str]:
-    """The last reply's figures, a line each."""
+    """The last reply's figures, a line each; without the context where the partner told nothing."""
     speed = f", then {ending.tokens_per_s:,.1f} tokens/s" if ending.tokens_per_s else ""
     first = f": the first after {ending.first_token_s:.2f} s" if ending.first_token_s else ""
+    lines = [f"last reply     {ending.tokens:,} tokens in {ending.seconds:.2f} s{first}{speed}"]
+    if not ending.prompt_tokens:
+        return lines
     used = ending.prompt_tokens + ending.tokens
     of = f" of {n_ctx:,} tokens ({100 * used / n_ctx:.0f}%)" if n_ctx else " tokens"
     return [
-        f"last reply     {ending.tokens:,} tokens in {ending.seconds:.2f} s{first}{speed}",
+        *lines,
         f"context        {used:,}{of}: {ending.prompt_tokens:,} prompt, {ending.tokens:,} reply",
     ]
 

@@ -15,7 +15,7 @@ from pipeline.chat import ChatFormat, Conversation, neutral_conversation
 from pipeline.engines.completion import Completion, Decoding
 from pipeline.engines.ollama_http import Json, Patience
 from pipeline.engines.remote import Arriving, in_order
-from pipeline.errors import PipeError
+from pipeline.errors import PipeError, ServerFailed
 
 _BUSY = (408, 429, 500, 502, 503, 504)
 """Statuses after which the same request may succeed; llama-server says 503 while it loads."""
@@ -30,7 +30,7 @@ _KEY = "Put the key into the environment variable that eval.endpoint.key_env nam
 
 
 class EndpointEngine:
-    """Replies of a model behind an OpenAI-compatible URL, `batch_size` asked for at a time.
+    """Replies of a model behind an OpenAI-compatible URL, `batch_size` at once, but at most 16.
 
     `url` ends before `/chat/completions`. `key` is sent to that URL alone and never shown; a
     loopback URL is asked without a proxy. Raises PipeError for a key that no header can hold.
@@ -71,8 +71,8 @@ class EndpointEngine:
 
         Sampling has the temperature and top_p asked for, and whatever else the server adds. No
         thinking is asked for by `chat_template_kwargs`, as vLLM, SGLang and llama-server have it.
-        Raises PipeError for a prefill, for which there is no common way, and for a server that
-        refuses, or is still busy after all tries.
+        Raises PipeError for a prefill, for which there is no common way, and ServerFailed for a
+        server that refuses, goes away, or is still busy after all tries.
         """
         bodies = [
             self._body(conversation, decoding, place, thinking)
@@ -163,7 +163,7 @@ class EndpointEngine:
                 yield self._accepted(status, value)
 
     def _accepted(self, status: int, said: bytes) -> Json:
-        """The JSON object. Raises PipeError with the server's own words, the key left out."""
+        """The JSON object. Raises ServerFailed with the server's own words, the key left out."""
         try:
             values = json.loads(said)
         except ValueError:
@@ -178,16 +178,16 @@ class EndpointEngine:
         if self._key:
             text = text.replace(self._key, "[the key]")
         key = status in (401, 403)
-        raise PipeError(f"The endpoint {self.url} refused: {text}", _KEY if key else _CHECK)
+        raise ServerFailed(f"The endpoint {self.url} refused: {text}", _KEY if key else _CHECK)
 
-    def _unreachable(self, error: httpx.TransportError) -> PipeError:
+    def _unreachable(self, error: httpx.TransportError) -> ServerFailed:
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             said = f"No server answers at {self.url}."
         elif isinstance(error, httpx.TimeoutException):
             said = f"The endpoint {self.url} stopped answering."
         else:
             said = f"The connection to {self.url} broke: {error}"
-        return PipeError(said, _CHECK)
+        return ServerFailed(said, _CHECK)
 
 
 def _asked_pause(retry_after: str | None, otherwise: float) -> float:

@@ -35,7 +35,7 @@ class Replies:
     """`request` has `prompts` (ids), `max_new_tokens`, `temperature`, `top_p` and `seed`.
 
     A reply draws from a generator of its own, seeded by (seed, its index), so that neither its
-    neighbours nor the order of the batch change what it draws.
+    neighbours nor the order of the batch change what it draws. An empty prompt has no reply.
     """
 
     def __init__(self, context: LlamaContext, request: Message) -> None:
@@ -64,7 +64,7 @@ class Replies:
         while self._free and self._waiting:
             index, prompt = self._waiting.popleft()
             left = min(self._request["max_new_tokens"], self._request["n_ctx"] - len(prompt))
-            if left <= 0:
+            if left <= 0 or not prompt:  # nothing to choose, or nothing to choose by
                 yield _end(index, stopped=False)
                 continue
             random = np.random.default_rng((self._request["seed"], index))

@@ -17,11 +17,15 @@ Kind = Literal["thinking", "content"]
 REPEAT_LIMIT = "token repeat limit reached"
 """How Ollama ends a reply that says one token over and over: with an error, not a reply."""
 
+TOO_LONG = re.compile(r"exceed_context_size|longer than the context length|exceeds maximum context")
+"""How Ollama says that a prompt does not fit: llama-server's type of error, and its own words."""
+
 _NUMBERS = (
     "prompt_eval_count", "eval_count",
     "total_duration", "load_duration", "prompt_eval_duration", "eval_duration",
 )  # fmt: skip
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_FROM = re.compile(r"^FROM (?P<path>.*sha256[-:](?P<digest>[0-9a-f]{64}))\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,14 @@ class OllamaServer:
         status, reply = self._http.reply("POST", "/api/show", {"model": name})
         return None if status == 404 else self._http.accepted("/api/show", status, reply)
 
+    def runs(self, name: str, digest: str) -> bool:
+        """True where a model of that name is there and its weights have that digest.
+
+        `digest` is `sha256:` and hex. A name alone proves nothing: another run may bear it now.
+        """
+        shown = self.find(name)
+        return shown is not None and model_blob(shown)[1] == digest
+
     def copy(self, source: str, target: str) -> None:
         """Give a model a second name; one that bears it already is replaced."""
         names = {"source": source, "destination": target}
@@ -163,13 +175,6 @@ class OllamaServer:
         numbers = {key: int(last.get(key, 0)) for key in _NUMBERS}
         return ChatReply(text["thinking"], text["content"], reason, **numbers)
 
-    def stream_chat(
-        self, name: str, messages: Sequence[Message], **fields: Unpack[ChatFields]
-    ) -> Iterator[tuple[Kind, str]]:
-        """The reply piece by piece, as it comes; closing the iterator stops the model."""
-        for event in self._http.events("/api/chat", _chat_body(name, messages, fields)):
-            yield from _pieces(event)
-
     def rendered_prompt(
         self, name: str, messages: Sequence[Message], think: bool | None = None
     ) -> str:
@@ -192,6 +197,15 @@ class OllamaServer:
     @cached_property
     def _http(self) -> Connection:
         return Connection(self.host, self.patience)
+
+
+def model_blob(shown: Mapping[str, Any]) -> tuple[str, str]:
+    """Path on the server and digest (`sha256:` + hex) of a shown model's weights.
+
+    Both are empty for a model without a GGUF of its own, such as one that runs in the cloud.
+    """
+    found = _FROM.search(str(shown.get("modelfile", "")))
+    return (found["path"], f"sha256:{found['digest']}") if found else ("", "")
 
 
 def _checked(digest: str) -> str:

@@ -40,14 +40,17 @@ class Patience:
 
     A server that hangs is given up after `quick` in a look-up, after `slow` in an upload, a create
     or a chat. One that is only slow takes at most `slow` + bytes / `rate` for an upload, and
-    `total` + `slow` for a create or a chat.
+    `total` + `slow` for a create or a chat, `total` more for one that waits for others.
     """
 
     connect: float = 5.0
     quick: float = 60.0
     """For the next byte, and in all, of a call that only looks something up."""
     slow: float = 600.0
-    """For the next byte of create and chat: loading a large model from disk is silent."""
+    """For the next byte of create and chat: loading a large model from disk is silent.
+
+    Each request that goes out beside others waits so long for each of them, before its first byte.
+    """
     total: float = 7200.0
     """In all, of one create or chat."""
     rate: float = 250_000.0
@@ -114,9 +117,15 @@ class Connection:
         with self._open("POST", path, seconds, content=content, headers=headers) as response:
             self.accepted(path, response.status_code, b"".join(_chunks(response, seconds)))
 
-    def events(self, path: str, body: Mapping[str, Any]) -> Iterator[Json]:
-        """The lines of a streamed reply. Raises OllamaRefused for a line with `error`."""
-        with self._open("POST", path, self.patience.slow, json=dict(body)) as response:
+    def events(self, path: str, body: Mapping[str, Any], at_once: int = 1) -> Iterator[Json]:
+        """The lines of a streamed reply. Raises OllamaRefused for a line with `error`.
+
+        Of `at_once` requests the server may have all but one wait: nothing comes of them so long.
+        """
+        patience = self.patience
+        first = max(patience.slow, min(patience.slow * at_once, patience.total))
+        with self._open("POST", path, first, json=dict(body)) as response:
+            response.request.extensions["timeout"]["read"] = patience.slow
             chunks = _chunks(response, self.patience.total)
             for line in _lines(chunks) if response.is_success else [b"".join(chunks)]:
                 yield self.accepted(path, response.status_code, line)
@@ -139,7 +148,9 @@ class Connection:
     @cached_property
     def _client(self) -> httpx.Client:
         secure = self.url.startswith("https:")
-        return httpx.Client(trust_env=not self.is_loopback, verify=secure)
+        # how many requests go out together, the callers decide
+        limits = httpx.Limits(max_connections=None)
+        return httpx.Client(trust_env=not self.is_loopback, verify=secure, limits=limits)
 
     @cached_property
     def _answered(self) -> Event:
@@ -152,7 +163,7 @@ class Connection:
     ) -> Iterator[httpx.Response]:
         """A streamed response; `seconds` is the longest wait for the next byte of it."""
         patience, started = self.patience, monotonic()
-        timeout = httpx.Timeout(patience.quick, connect=patience.connect, read=seconds)
+        timeout = httpx.Timeout(patience.quick, connect=patience.connect, read=seconds, pool=None)
         request = self._client.build_request(
             method, f"{self.url}{path}", timeout=timeout, **content
         )

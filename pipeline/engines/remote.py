@@ -14,9 +14,12 @@ from pipeline.errors import PipeError
 Ask = Callable[[int, Conversation, Event], Completion]
 """(place, conversation, stop) -> its reply; it gives up soon after `stop` is set."""
 
+AT_ONCE = 16
+"""Requests under way to one server: more would queue there, and their wait count as its time."""
+
 
 def in_order(ask: Ask, conversations: Sequence[Conversation], at_once: int) -> Iterator[Completion]:
-    """The reply to each conversation, in order, `at_once` of them being asked for at a time.
+    """The reply to each conversation, in order, `at_once` of them, at most AT_ONCE, at a time.
 
     An error is raised in its place, and nothing more is begun. Closing the iterator stops what is
     under way and waits for none of it.
@@ -32,7 +35,7 @@ def in_order(ask: Ask, conversations: Sequence[Conversation], at_once: int) -> I
             failed.set()
             raise
 
-    threads = min(at_once, len(conversations))
+    threads = min(at_once, AT_ONCE, len(conversations))
     if threads <= 1:
         yield from (ask(place, each, stop) for place, each in enumerate(conversations))
         return
@@ -72,11 +75,12 @@ class Arriving:
 
         A server takes the tags and the spaces around them away, so those are the format's own.
         """
-        if not self.thinking.strip():
-            text = self.content
+        said, thinking = _whole(self.content), _whole(self.thinking).strip()
+        if not thinking:
+            text = said
             reply = parse_reply(text, self.format)
         else:
-            thinking, answer = self.thinking.strip(), self.content.strip()
+            answer = said.strip()
             text = self.format.target(thinking, answer)
             if not answer:  # whether the block was closed, nobody said
                 text = f"{self.format.think}\n{thinking}"
@@ -85,3 +89,11 @@ class Arriving:
             reply = Reply(thinking, answer, bool(answer) and not leaked)
         count = self.pieces if tokens is None else tokens
         return Completion(text, reply, count, stopped, first_token_s=self.first_token_s)
+
+
+def _whole(text: str) -> str:
+    """The text with the halves of a surrogate pair joined, where a server sent them in two pieces.
+
+    A half alone, which UTF-8 cannot hold, becomes U+FFFD.
+    """
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -6,14 +6,14 @@ from typing import Any
 
 from pipeline.chat import ChatFormat, Conversation, neutral_conversation
 from pipeline.engines.completion import Completion, Decoding
-from pipeline.engines.ollama import REPEAT_LIMIT, OllamaServer
+from pipeline.engines.ollama import REPEAT_LIMIT, TOO_LONG, OllamaServer
 from pipeline.engines.ollama_http import Connection, Json
-from pipeline.engines.remote import Arriving, in_order
+from pipeline.engines.remote import AT_ONCE, Arriving, in_order
 from pipeline.errors import OllamaRefused, OllamaUnreachable
 
 
 class OllamaEngine:
-    """Replies of a served model, `batch_size` of them asked for at a time.
+    """Replies of a served model, `batch_size` of them asked for at a time, but at most 16.
 
     The server decides how many it answers at once (OLLAMA_NUM_PARALLEL): the others wait, and their
     time to the first token with them. What is sent spells no control token, as the server would
@@ -26,7 +26,7 @@ class OllamaEngine:
         self, server: OllamaServer, model: str, format: ChatFormat, *, batch_size: int = 1
     ) -> None:
         self.server, self.model, self.format = server, model, format
-        self._batch_size = batch_size
+        self._batch_size = min(batch_size, AT_ONCE)
         self._connection = Connection(server.host, server.patience)
 
     def answers(
@@ -36,7 +36,8 @@ class OllamaEngine:
 
         A prefill is gone on with as it stands: the text is what was generated, nothing parsed.
         Raises OllamaUnreachable or OllamaRefused, but for a reply that the server ends because it
-        repeats itself: that one did not stop.
+        repeats itself: that one did not stop. Nor did one that a full context cut off, even before
+        its first token, as in llama.cpp.
         """
 
         def ask(place: int, conversation: Conversation, stop: Event) -> Completion:
@@ -68,20 +69,25 @@ class OllamaEngine:
             # the server takes a prefilled reply that thinks for one that does not
             "think": thinking and not prefilled,
             "options": _options(decoding, place),
+            # no beginning is dropped, of a prompt or in the middle of a reply
+            "truncate": False,
+            "shift": False,
         }
 
     def _answer(self, body: Json, stop: Event) -> Completion:
         arriving = Arriving(self.format)
         last: Json = {}
         try:
-            for last in self._connection.events("/api/chat", body):
+            for last in self._connection.events("/api/chat", body, self._batch_size):
                 message = last.get("message") or {}
                 arriving.add("thinking", str(message.get("thinking") or ""))
                 arriving.add("content", str(message.get("content") or ""))
                 if stop.is_set():
                     break
         except OllamaRefused as refusal:
-            if REPEAT_LIMIT not in refusal.message:
+            if TOO_LONG.search(refusal.message):
+                last = {"eval_count": 0}
+            elif REPEAT_LIMIT not in refusal.message:
                 raise
         return arriving.completion(
             tokens=last.get("eval_count"), stopped=last.get("done_reason") == "stop"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal, Protocol
 
-from pipeline.chat import ChatFormat, Message, Part
+from pipeline.chat import Message, Part, Reply
 from pipeline.errors import PipeError
 
 
@@ -35,7 +35,7 @@ class Piece:
 class Remark:
     """What was not done as asked; `kind` is alike for remarks that need be made once only."""
 
-    kind: Literal["left out", "control tokens", "thinking", "shifted"]
+    kind: Literal["left out", "control tokens", "thinking", "shifted", "repeats", "tags"]
     text: str
 
 
@@ -48,12 +48,15 @@ class Ending:
     tokens: int
     """Generated, the end of turn included."""
     prompt_tokens: int
+    """0 where the partner did not come to say it."""
     seconds: float
     """From being asked to the end."""
     first_token_s: float | None
     """None where nothing came."""
     tokens_per_s: float | None
     """After the first token; None for less than two."""
+    reply: Reply | None = None
+    """The whole as `parse_reply` reads it, where its pieces were taken for something else."""
 
 
 Event = Piece | Remark | Ending
@@ -175,9 +178,10 @@ def left_out_remark(messages: int) -> Remark:
     )
 
 
-def spells_control_tokens(conversation: Sequence[Message], format: ChatFormat) -> bool:
-    """True where a partner that parses its text would take some of it for control tokens."""
-    return any(format.neutral(each["content"]) != each["content"] for each in conversation)
+def spells_control_tokens(conversation: Sequence[Message], neutral: Callable[[str], str]) -> bool:
+    """True where `neutral` changes something: a partner that parses its text would take some of it
+    for control tokens."""
+    return any(neutral(each["content"]) != each["content"] for each in conversation)
 
 
 def neutral_remark() -> Remark:
@@ -185,4 +189,12 @@ def neutral_remark() -> Remark:
         "control tokens",
         "The text names control tokens, such as <|eot_id|>; they were sent with a space in them, "
         "so that they stay text.",
+    )
+
+
+def tags_remark() -> Remark:
+    return Remark(
+        "tags",
+        "The reply's thinking tags are out of order: its answer is what stands after the last one "
+        "that closes.",
     )

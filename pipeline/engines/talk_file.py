@@ -1,17 +1,19 @@
 """A GGUF to talk to, in llama.cpp: no server needed."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event as Flag
 from typing import Any, Protocol
 
-from pipeline.chat import ChatFormat, Encoder, Message, ReplySplitter, neutral_conversation
+from pipeline.chat import ChatFormat, Encoder, Message, ReplySplitter, parse_reply
 from pipeline.child import Child
 from pipeline.engines.gguf_file import GgufFile, read_gguf
 from pipeline.engines.llamacpp import REBUILD
 from pipeline.engines.talk import (
     Clock,
+    Ending,
     Events,
     Manner,
     Piece,
@@ -20,6 +22,7 @@ from pipeline.engines.talk import (
     left_out_remark,
     neutral_remark,
     spells_control_tokens,
+    tags_remark,
 )
 from pipeline.errors import NativeCrash, PipeError
 
@@ -27,6 +30,10 @@ LARGEST_CONTEXT = 8192
 """Tokens of context for a file of which we know only what it was trained for."""
 _FOR_REPLY = 4
 """A prompt leaves one part in so many of the context to the reply, if the reply may be so long."""
+
+_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
+"""Token types that llama.cpp finds in text before it splits words: cache_special_tokens in its
+src/llama-vocab.cpp; numbers: TokenType of the gguf package."""
 
 Ask = Callable[..., Any]
 
@@ -42,8 +49,9 @@ class Prompter(Protocol):
     """Makes the prompt of a conversation; `ask` asks the child."""
 
     format: ChatFormat
-    parses_text: bool
-    """True where text that spells a control token would become one."""
+
+    def neutral(self, text: str) -> str:
+        """The text so that nothing in it can become a control token."""
 
     def prompt(self, conversation: Sequence[Message], thinking: bool, ask: Ask) -> Prompt: ...
 
@@ -51,10 +59,11 @@ class Prompter(Protocol):
 class RunPrompter:
     """As the run's training encodes it: text can never become a control token."""
 
-    parses_text = False
-
     def __init__(self, encoder: Encoder) -> None:
         self.format, self._encoder = encoder.format, encoder
+
+    def neutral(self, text: str) -> str:
+        return text
 
     def prompt(self, conversation: Sequence[Message], thinking: bool, ask: Ask) -> Prompt:
         return Prompt(self._encoder.prompt(conversation, thinking=thinking))
@@ -63,10 +72,9 @@ class RunPrompter:
 class TemplatePrompter:
     """By the template that a file of unknown origin carries; `format` knows the thinking's tags.
 
-    Raises PipeError for a file without one.
+    Its text is parsed for control tokens: those that a message spells get a space. Raises PipeError
+    for a file without a template.
     """
-
-    parses_text = True
 
     def __init__(self, header: GgufFile, format: ChatFormat) -> None:
         template = header.metadata.get("tokenizer.chat_template")
@@ -76,9 +84,20 @@ class TemplatePrompter:
                 "Export it with one: pipe export --base DIR --out DIR",
             )
         self.format, self._template = format, str(template)
+        self._controls = _control_texts(header, self._template, (format.think, format.end_think))
+
+    def neutral(self, text: str) -> str:
+        """With a space in what spells a control token, by Llama's names or by the file's own."""
+        text = self.format.neutral(text)
+        while self._controls.search(text):  # once more for those that overlapped
+            text = self._controls.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+        return text
 
     def prompt(self, conversation: Sequence[Message], thinking: bool, ask: Ask) -> Prompt:
-        neutral = neutral_conversation(conversation, self.format)
+        neutral = [
+            Message(role=message["role"], content=self.neutral(message["content"]))
+            for message in self.format.shown(conversation)
+        ]
         rendered = ask("render", messages=neutral, enable_thinking=thinking)
         text = str(rendered["prompt"]).removeprefix(rendered["bos"])
         opened = text.rstrip().endswith(self.format.think)
@@ -123,9 +142,7 @@ class FilePartner:
         """As a Partner does. A child that crashed is started anew."""
         clock = Clock()
         self._stopped.clear()
-        if self._prompter.parses_text and spells_control_tokens(
-            conversation, self._prompter.format
-        ):
+        if spells_control_tokens(conversation, self._prompter.neutral):
             yield neutral_remark()
         limit = min(manner.max_new_tokens or self._context, self._context)
         room = self._context - max(1, min(limit, self._context // _FOR_REPLY))
@@ -146,21 +163,34 @@ class FilePartner:
     def _reply(self, prompt: Prompt, manner: Manner, limit: int, clock: Clock) -> Events:
         splitter, trim = ReplySplitter(self._prompter.format), Trim()
         step: dict[str, Any] = {"tokens": 0}
-        if prompt.opened:
-            list(splitter.feed(self._prompter.format.think))
+        said = {"thinking": "", "answer": ""}
+        whole = self._prompter.format.think if prompt.opened else ""
+        list(splitter.feed(whole))
         left = min(limit, self._context - len(prompt.ids))
         self._ask("begin", ids=prompt.ids, max_new_tokens=left, **self._drawing(manner))
         while "reason" not in step and not self._stopped.is_set():
             step = self._ask("step")
             if step["tokens"]:
                 clock.tick()
-            ended = "reason" in step
+            ended, whole = "reason" in step, whole + step["text"]
             parts = [*splitter.feed(step["text"]), *(splitter.end() if ended else ())]
             for part, text in parts:
                 if inside := trim.feed(part, text):
+                    said[part] += inside
                     yield Piece(part, inside, step["tokens"])
         reason = step.get("reason", "interrupted")
-        yield clock.ending(reason, step["tokens"], len(prompt.ids))
+        ending = clock.ending(reason, step["tokens"], len(prompt.ids))
+        yield from self._ended(ending, whole, said)
+
+    def _ended(self, ending: Ending, whole: str, said: Mapping[str, str]) -> Events:
+        """The ending, with the reply taken apart as eval does it where the stream did otherwise."""
+        reply = parse_reply(whole, self._prompter.format)
+        if self._prompter.format.end_think in whole and (
+            (reply.thinking, reply.answer) != (said["thinking"], said["answer"])
+        ):
+            yield tags_remark()
+            ending = replace(ending, reply=reply)
+        yield ending
 
     def _drawing(self, manner: Manner) -> dict[str, float]:
         drawing = {**self._sampling, "seed": manner.seed}
@@ -187,3 +217,22 @@ class FilePartner:
                 raise
             self._process = child
         return self._process
+
+
+def _control_texts(header: GgufFile, template: str, spared: Sequence[str]) -> re.Pattern[str]:
+    """Finds the texts of a file's control tokens; of its user-defined ones, which are runs of
+    spaces or HTML tags, too, those that its template writes.
+
+    A text with white space in it is no marker, and a single letter cannot be broken.
+    """
+    keys = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type")
+    values = (header.metadata.get(key) for key in keys)
+    tokens, types = (value if isinstance(value, list) else [] for value in values)
+    texts = {
+        str(text)
+        for text, type in zip(tokens, types, strict=False)
+        if type in (_UNKNOWN, _CONTROL) or (type == _USER_DEFINED and str(text) in template)
+    }
+    marks = [text for text in texts - set(spared) if len(text) > 1 and text.split() == [text]]
+    longest_first = sorted(marks, key=lambda text: (-len(text), text))
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")

@@ -1,11 +1,15 @@
 """A model in Ollama to talk to; the server splits the reply itself."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from queue import SimpleQueue
+from threading import Event as Flag
+from threading import Thread
 from typing import Any, Literal
 
 from pipeline.chat import ChatFormat, Message, neutral_conversation
-from pipeline.engines.ollama import OllamaServer
+from pipeline.engines.ollama import REPEAT_LIMIT, TOO_LONG, OllamaServer
 from pipeline.engines.ollama_http import Connection, Json
 from pipeline.engines.talk import (
     Clock,
@@ -19,12 +23,48 @@ from pipeline.engines.talk import (
     spells_control_tokens,
     without_oldest,
 )
-from pipeline.errors import OllamaRefused, OllamaUnreachable
+from pipeline.errors import OllamaRefused, OllamaUnreachable, PipeError
 
-_TOO_LONG = re.compile(
-    r"exceed_context_size|longer than the context length|exceeds maximum context"
-)
-"""How Ollama says that a prompt does not fit: llama-server's type of error, and its own words."""
+
+class Arriving:
+    """A streamed reply that a thread of its own reads, so that its reader can be told to stop.
+
+    A read that hangs cannot be ended from outside: its thread is left to the server's patience, and
+    nobody waits for it, not even the end of the process.
+    """
+
+    def __init__(self, events: Iterator[Json]) -> None:
+        self.interrupted = False
+        self._left = Flag()
+        # a signal handler may put into this kind of queue while the same thread waits for it
+        self._told: SimpleQueue[Json | PipeError | None] = SimpleQueue()
+        Thread(target=self._read, args=(events,), daemon=True).start()
+
+    def events(self) -> Generator[Json, None, None]:
+        """Raises the PipeError that the reading raised."""
+        try:
+            while not self.interrupted and (event := self._told.get()) is not None:
+                if isinstance(event, PipeError):
+                    raise event
+                yield event
+        finally:
+            self._left.set()
+
+    def stop(self) -> None:
+        """End the iteration, from any thread or signal handler."""
+        self.interrupted = True
+        self._told.put(None)
+
+    def _read(self, events: Iterator[Json]) -> None:
+        try:
+            for event in events:
+                if self._left.is_set():
+                    return
+                self._told.put(event)
+        except PipeError as error:
+            self._told.put(error)
+        finally:
+            self._told.put(None)
 
 
 class ServedPartner:
@@ -46,41 +86,67 @@ class ServedPartner:
         self._thinks = "thinking" in (shown.get("capabilities") or ())
         self._server, self._format = server, format
         self._connection = Connection(server.host, server.patience)
+        self._arriving: Arriving | None = None
 
     def stream(self, conversation: Sequence[Message], manner: Manner) -> Events:
         """As a Partner does; Piece.tokens counts the server's pieces."""
         clock = Clock()
         if not manner.thinking and not self._thinks:
             yield Remark("thinking", f"Ollama does not take {self.name} for a model that thinks.")
-        if spells_control_tokens(conversation, self._format):
+        if spells_control_tokens(conversation, self._format.neutral):
             yield neutral_remark()
         sent = neutral_conversation(conversation, self._format)
         while True:
-            try:
-                yield from self._reply(sent, manner, clock)
-            except OllamaRefused as refusal:
-                shorter = without_oldest(sent)
-                if not _TOO_LONG.search(refusal.message) or len(shorter) == len(sent):
-                    raise
-                sent = shorter
-            else:
+            with closing(self._reply(sent, manner, clock)) as events:
+                try:
+                    first = next(events)
+                except OllamaRefused as refusal:
+                    shorter = without_oldest(sent)
+                    if not TOO_LONG.search(refusal.message) or len(shorter) == len(sent):
+                        raise
+                    sent = shorter
+                    continue
+                if len(sent) < len(conversation):
+                    yield left_out_remark(len(conversation) - len(sent))
+                yield first
+                yield from events
                 return
-            yield left_out_remark(len(conversation) - len(sent))
 
     def stop(self) -> bool:
-        return False
+        """The server goes on until it notices that nobody listens: at its next piece."""
+        if self._arriving:
+            self._arriving.stop()
+        return True
 
     def close(self) -> None:
         """The server keeps the model for its other clients."""
 
     def _reply(self, sent: Sequence[Message], manner: Manner, clock: Clock) -> Events:
         trim, pieces, last = Trim(), 0, {}
-        for last in self._connection.events("/api/chat", self._body(sent, manner)):
-            for part, text in _parts(last):
-                clock.tick()
-                pieces += 1
-                if inside := trim.feed(part, text):
-                    yield Piece(part, inside, pieces)
+        arriving = self._arriving = Arriving(
+            self._connection.events("/api/chat", self._body(sent, manner))
+        )
+        try:
+            with closing(arriving.events()) as events:
+                for last in events:
+                    for part, text in _parts(last):
+                        clock.tick()
+                        pieces += 1
+                        if inside := trim.feed(part, text):
+                            yield Piece(part, inside, pieces)
+        except OllamaRefused as refusal:
+            if REPEAT_LIMIT not in refusal.message:
+                raise
+            yield Remark("repeats", "Ollama ended the reply: it said one token over and over.")
+            yield clock.ending("length", pieces, 0)
+            return
+        yield from self._ended(last, pieces, clock, interrupted=arriving.interrupted)
+
+    def _ended(self, last: Json, pieces: int, clock: Clock, *, interrupted: bool) -> Events:
+        """The ending by the server's figures. Raises OllamaUnreachable where it said no end."""
+        if interrupted and not last.get("done"):
+            yield clock.ending("interrupted", pieces, 0)
+            return
         if not last.get("done"):
             raise OllamaUnreachable(
                 f"The Ollama server at {self._server.url} ended in the middle of its reply.",

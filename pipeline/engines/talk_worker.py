@@ -34,7 +34,10 @@ class TalkContext(LlamaContext):
         pairs = enumerate(zip(self._held, ids, strict=False))
         alike = next((at for at, (a, b) in pairs if a != b), min(len(self._held), len(ids)))
         kept = min(alike, len(ids) - 1)
-        llama_cpp.llama_memory_seq_rm(self._memory, 0, kept, -1)
+        if not llama_cpp.llama_memory_seq_rm(self._memory, 0, kept, -1):
+            # a recurrent memory forgets all or nothing
+            llama_cpp.llama_memory_seq_rm(self._memory, 0, -1, -1)
+            kept = 0
         self._held = self._held[:kept]
         return kept
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -38,6 +39,8 @@ class Asked:
     samples: int
     leg: int
     """Questions that an engine is asked at a time."""
+    marks: Mapping[str, str] = field(default_factory=dict)
+    """Engine -> what its answers hang on beside the folder's name: what is served."""
 
     @property
     def turns(self) -> list[tuple[Item, int]]:
@@ -131,7 +134,8 @@ def ask(here: Session, asked: Asked) -> Outcome:
 
 def _answers(here: Session, asked: Asked) -> list[Answer]:
     turns = asked.turns
-    keys = [f"{item.id} {sample}" for item, sample in turns]
+    mark = asked.marks.get(here.name, "")
+    keys = [f"{item.id} {sample} {mark}".rstrip() for item, sample in turns]
     log = Log(asked.folder / f"{here.name}.answers.jsonl", Answer, keys, asked.leg)
     show = _Shown(here, asked)
     if kept := log.load():
@@ -143,13 +147,13 @@ def _answers(here: Session, asked: Asked) -> list[Answer]:
         leg = turns[start : start + asked.leg]
         decoding = replace(asked.decoding, seed=asked.decoding.seed + start)
         replies = here.engine.answers([item.conversation for item, _ in leg], decoding)
-        mark = perf_counter()
+        before = perf_counter()
         for (item, _), completion in zip(leg, replies, strict=True):
-            answer = _answer(completion, perf_counter() - mark)
+            answer = _answer(completion, perf_counter() - before)
             log.append(answer)
             show.count(item, answer)
             show(len(log.found))
-            mark = perf_counter()
+            before = perf_counter()
     return log.found
 
 
@@ -185,7 +189,10 @@ def _answer(completion: Completion, seconds: float) -> Answer:
 
 
 def _likelihoods(here: Session, asked: Asked) -> dict[int, Likelihood]:
-    """Number of the item -> how likely the engine finds its own reply."""
+    """Number of the item -> how likely the engine finds its own reply.
+
+    What is no finite number is announced here, and left out by the metrics.
+    """
     keys = [f"{asked.items[number].id} {number}" for number in asked.own]
     log = Log(asked.folder / f"{here.name}.scores.jsonl", Likelihood, keys, asked.leg)
     log.load()
@@ -195,6 +202,9 @@ def _likelihoods(here: Session, asked: Asked) -> dict[int, Likelihood]:
         for logs in here.engine.score(encoded[start : start + asked.leg]):
             log.append(Likelihood(float(np.sum(logs, dtype=np.float64)), len(logs)))
         here.emit(Progress(task, len(log.found), len(encoded), "replies"))
+    if odd := sum(not isfinite(each.total) for each in log.found):
+        what = f"{odd} of {len(encoded)} likelihoods are no finite numbers"
+        here.emit(Note(f"{task}: {what} and are left out of perplexity.", warning=True))
     return dict(zip(asked.own, log.found, strict=True))
 
 

@@ -4,6 +4,8 @@ The replies to one question are no independent evidence, so it is questions that
 arXiv 2504.07086 shows what single runs on few questions are worth.
 """
 
+from collections.abc import Callable
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,9 @@ RESAMPLES = 10_000
 FLIPS = 9_999
 """With the observed one among them: the smallest p is 2 / 10,000."""
 LEVEL = 0.95
+FEW = 10
+"""Items on the rarer side below which resamples say too little: a rule of thumb, as those listed by
+Brown, Cai and DasGupta, Statistical Science 16 (2001) 101-133."""
 _CELLS = 1_000_000
 """Of the matrix of draws that is held at a time: 8 MB."""
 
@@ -40,10 +45,45 @@ def resampled_sums(statistics: Floats, seed: int, resamples: int = RESAMPLES) ->
 def percentile_range(values: Floats) -> Range:
     """The percentile bootstrap's 95% interval: Efron and Tibshirani (1993), chapter 13.
 
-    A resample without any item that counts has no value and is left out.
+    A resample without any item that counts has no value and is left out; nan where none has one.
     """
-    low, high = np.quantile(values[np.isfinite(values)], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def share_interval(shares: Floats, seed: int, draws: Callable[[], Floats] | None = None) -> Range:
+    """95% interval of the mean of shares, 0 to 1 an item: [items], at least one.
+
+    Wilson's where each is 0 or 1 and fewer than FEW are 0, or fewer than FEW are 1: by resamples,
+    one hit among 50 would be surer than none. Otherwise the percentile bootstrap, of `draws` (means
+    that are resampled already), or by the seed.
+    """
+    if np.isin(shares, (0.0, 1.0)).all():
+        hits = int(shares.sum())
+        if min(hits, len(shares) - hits) < FEW:
+            return wilson(hits, len(shares))
+    return percentile_range(draws() if draws else _resampled_means(shares, seed))
+
+
+def change_interval(changes: Floats, seed: int, draws: Callable[[], Floats] | None = None) -> Range:
+    """95% interval of the mean of paired changes of a share, -1 to 1 an item: [items].
+
+    Tango's where each is -1, 0 or 1 and all but fewer than FEW are the same; else as
+    `share_interval`.
+    """
+    if np.isin(changes, (-1.0, 0.0, 1.0)).all():
+        gained, lost = int(np.sum(changes > 0)), int(np.sum(changes < 0))
+        items = len(changes)
+        if items - max(gained, lost, items - gained - lost) < FEW:
+            return tango(gained, lost, items)
+    return percentile_range(draws() if draws else _resampled_means(changes, seed))
+
+
+def _resampled_means(values: Floats, seed: int) -> Floats:
+    return resampled_sums(values[:, None], seed)[:, 0] / len(values)
 
 
 def wilson(hits: int, items: int) -> Range:
@@ -57,13 +97,35 @@ def wilson(hits: int, items: int) -> Range:
     return float(found.low), float(found.high)
 
 
-def agreeing_change(change: int, items: int) -> Range:
-    """The interval of a change that is the same (-1, 0 or 1) on every item, from Wilson's.
+def tango(gained: int, lost: int, items: int) -> Range:
+    """The score interval at 95% of (gained - lost) / items, of paired yes/no values.
 
-    Among `items` that agree, up to a share of wilson(0, items)[1] may not in the long run.
+    T. Tango, Statistics in Medicine 17 (1998) 891-908: the changes that the score test does not
+    refute. It holds at 0 and 1, where resamples are all alike; nothing changed at all gives
+    0 plus or minus wilson(0, items)[1].
     """
-    doubt = wilson(0, items)[1]
-    return max(-1.0, change - doubt), min(1.0, change + doubt)
+    return _tango_low(gained, lost, items), -_tango_low(lost, gained, items)
+
+
+def _tango_low(gained: int, lost: int, items: int) -> float:
+    from scipy.optimize import brentq
+
+    if lost == items:
+        return -1.0
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+
+    def score(change: float) -> float:
+        """Above 0 where `change` is refuted as too low."""
+        # the likeliest share that lost, given the change, is a root of a quadratic
+        linear = -gained - lost + (2 * items - gained + lost) * change
+        constant = -lost * change * (1 - change)
+        root = max(0.0, linear**2 - 8 * items * constant) ** 0.5
+        share_lost = (root - linear) / (4 * items)
+        variance = items * (2 * share_lost + change * (1 - change))
+        return float(gained - lost - items * change - z * max(0.0, variance) ** 0.5)
+
+    # at the estimate itself the score is 0 too, where all items agree
+    return float(brentq(score, -1.0, (gained - lost) / items - 1e-9))
 
 
 def mcnemar(one: NDArray[Any], other: NDArray[Any]) -> float:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from pipeline.answers import exact_match
-from pipeline.answers.match import final, numbers
+from pipeline.answers.match import final, last_boxed, numbers
 from pipeline.answers.maths import is_bounded, parse
 from pipeline.chat import Conversation, Exchange, conversation_of, exchange_of
 from pipeline.errors import PipeError
@@ -15,6 +15,8 @@ Row = Mapping[str, Any]
 
 LONGEST = 500
 """Characters of a final answer: longer is prose, over which math-verify takes many seconds."""
+FEW_WORDS = 6
+"""Of an answer without a number that other answers are held against."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,10 @@ class Item:
 
 
 def item_of(row: Row, where: str, task: str = "test") -> Item:
-    """The row as a question; without a reference its own answer is the reference.
+    """The row as a question; without a reference its own answer is one, where it can be.
 
+    That is an answer with a number or a box in it, or of at most FEW_WORDS: of longer prose no
+    other model says the same, and all would be wrong. Such a question is not graded.
     Raises PipeError for a row without a question in text, or with other than text beside it.
     """
     place = f"{task}, {where}"
@@ -54,7 +58,7 @@ def item_of(row: Row, where: str, task: str = "test") -> Item:
     if not str(row["question"]).strip():
         raise PipeError(f"{place}: the question is empty.", "Remove that row.")
     reference = row.get("reference")
-    wanted = row.get("answer") if reference is None or reference == "" else reference
+    wanted = _own_reference(row) if reference is None or reference == "" else reference
     return Item(str(row.get("id") or where), row, None if wanted is None else str(wanted))
 
 
@@ -83,6 +87,12 @@ def is_readable(reference: str) -> bool:
 def is_right(answer: str, reference: str) -> bool:
     """As `exact_match`; the same answers come from many engines."""
     return exact_match(answer, reference)
+
+
+def _own_reference(row: Row) -> str | None:
+    answer = row.get("answer") or ""
+    says_one_thing = numbers(answer) or last_boxed(answer) or len(answer.split()) <= FEW_WORDS
+    return answer if answer and says_one_thing else None
 
 
 def _ungraded(item: Item) -> Item:

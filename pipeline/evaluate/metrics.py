@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Literal
 
@@ -33,7 +34,8 @@ class Measured:
     answer: Answer
     thinking_tokens: int
     likelihood: Likelihood | None
-    """Of the item's own reply; None where there is none, or the engine gives no probabilities."""
+    """Of the item's own reply; None where there is none, or the engine gives no probabilities. One
+    that is no finite number, as of weights that overflow, is kept and not counted."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ def _well_formed(measured: Measured) -> Statistics:
 
 def _loss(measured: Measured) -> Statistics:
     likelihood = measured.likelihood
-    return (-likelihood.total, likelihood.tokens) if likelihood else None
+    known = likelihood is not None and isfinite(likelihood.total)
+    return (-likelihood.total, likelihood.tokens) if likelihood and known else None
 
 
 def _rouge(measured: Measured) -> Statistics:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.evaluate.ask import Asked, Outcome
+from pipeline.evaluate.items import Item
 from pipeline.evaluate.metrics import Measured, Metric
 from pipeline.evaluate.results import Scores, pairs_of
+from pipeline.evaluate.tasks import TEST
 from pipeline.run.files import write_json
 
 Json = dict[str, Any]
@@ -60,7 +62,7 @@ def _lines(findings: Findings) -> Iterator[Json]:
         for engine, found in findings.outcomes.items():
             turns = zip(task.turns, found[task.name].replies, strict=True)
             for (item, sample), measured in turns:
-                yield {
+                yield _asked_of(task, item) | {
                     "task": task.name,
                     "engine": engine,
                     "id": item.id,
@@ -70,6 +72,14 @@ def _lines(findings: Findings) -> Iterator[Json]:
                     "tokens": measured.answer.tokens,
                     "metrics": _values(findings.metrics, measured),
                 }
+
+
+def _asked_of(task: Asked, item: Item) -> Json:
+    """What was asked; the run's own rows are in `data/` already."""
+    if task.name == TEST:
+        return {}
+    wanted = item.reference or item.row.get("reference") or item.row.get("answer")
+    return {"question": item.row["question"], "reference": None if wanted is None else str(wanted)}
 
 
 def _values(metrics: Sequence[Metric], measured: Measured) -> dict[str, float]:

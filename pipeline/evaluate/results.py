@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ class Scores:
         for engine, measured in replies.items():
             for metric in metrics:
                 statistics = _statistics(metric, measured, samples)
-                if statistics.any():
+                if statistics.any() and _is_finite(metric, statistics):
                     self._items[engine, metric.name] = statistics
 
     def engines(self) -> Json:
@@ -70,10 +71,11 @@ class Scores:
 
     def value(self, engine: str, metric: str) -> Value:
         statistics = self._items[engine, metric]
-        value = float(self._metrics[metric].aggregate(statistics.sum(axis=0)[None])[0])
-        if self._metrics[metric].is_share and value in (0.0, 1.0):
-            items = int((statistics[:, 1] > 0).sum())
-            low, high = intervals.wilson(round(value * items), items)
+        value = _figure(self._metrics[metric], statistics)
+        if self._metrics[metric].is_share:
+            counted = statistics[statistics[:, 1] > 0, 0]
+            draws = partial(self._resampled, engine, metric)
+            low, high = intervals.share_interval(counted, self._seed, draws)
         else:
             low, high = intervals.percentile_range(self._resampled(engine, metric))
         return Value(value, min(low, value), max(high, value))
@@ -93,13 +95,14 @@ class Scores:
         }
 
     def _change(self, metric: str, one: str, other: str, change: float) -> Value:
-        differences = self._differences(metric, one, other)
-        agree = self._metrics[metric].is_share and np.ptp(differences) == 0
-        if agree and change in (-1.0, 0.0, 1.0):
-            low, high = intervals.agreeing_change(int(change), len(differences))
-            return Value(change, low, high)
-        drawn = self._resampled(other, metric) - self._resampled(one, metric)
-        low, high = intervals.percentile_range(drawn)
+        def drawn() -> Floats:
+            return self._resampled(other, metric) - self._resampled(one, metric)
+
+        if self._metrics[metric].is_share:
+            differences = self._differences(metric, one, other)
+            low, high = intervals.change_interval(differences, self._seed, drawn)
+        else:
+            low, high = intervals.percentile_range(drawn())
         return Value(change, min(low, change), max(high, change))
 
     def _tested(self, metric: str, one: str, other: str) -> tuple[float, str]:
@@ -145,6 +148,15 @@ def pairs_of(engines: Sequence[str], types: Sequence[str]) -> list[tuple[str, st
     pairs = [("base", tuned)] if "base" in engines else []
     pairs += [(tuned, name) for name in local if name != tuned]
     return pairs + [(first, name) for name in served if name != first]
+
+
+def _figure(metric: Metric, statistics: Floats) -> float:
+    return float(metric.aggregate(statistics.sum(axis=0)[None])[0])
+
+
+def _is_finite(metric: Metric, statistics: Floats) -> bool:
+    """JSON knows no other numbers, and nothing can be said of one."""
+    return isfinite(_figure(metric, statistics))
 
 
 def _statistics(metric: Metric, measured: Sequence[Measured], samples: int) -> Floats:

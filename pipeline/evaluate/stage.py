@@ -11,7 +11,7 @@ from pipeline.base import Base
 from pipeline.chat import Encoder, chat_format
 from pipeline.engines.completion import Decoding
 from pipeline.engines.contenders import Contender, contenders
-from pipeline.errors import OllamaRefused, OllamaUnreachable, PipeError
+from pipeline.errors import PipeError, ServerFailed
 from pipeline.evaluate.ask import BATCHES, Asked, Outcome, ask, own_replies, session
 from pipeline.evaluate.items import Item, without_unreadable
 from pipeline.evaluate.kept import Kept
@@ -64,21 +64,20 @@ def evaluate(recipe: Recipe, run: Run, base: Base, emit: Emit, means: Means) -> 
     """
     run.require("data")
     run.require("train")
-    kept = Kept(run.root)
-    if means.force:
-        kept.clear()
     plan = _planned(recipe, run, base, emit, means)
     # scores that hold Ollama's too stay good while its server is away
-    with_served = _with_engines(plan.manifest, _served_too(plan.names))
+    with_served = _with_engines(run, plan.manifest, _served_too(plan.names))
     if not means.force and (run.is_done(plan.manifest) or run.is_done(with_served)):
         emit(Note("eval is up to date."))
         return run.require("eval")
-    started = perf_counter()
+    started, kept = perf_counter(), Kept(run.root)
+    asked = [_asked(plan, task, kept) for task in plan.tasks]
     with explained_writes("eval"):
+        if means.force:
+            kept.clear()
         kept.keep_pins(_pins(plan.tasks))
-        asked = [_asked(plan, task, kept) for task in plan.tasks]
         outcomes = _outcomes(plan, asked)
-        manifest = _with_engines(plan.manifest, list(outcomes))
+        manifest = _with_engines(run, plan.manifest, list(outcomes))
         with run.publish("eval") as draft:
             findings = Findings(asked, outcomes, plan.metrics, recipe.export.quantize, recipe.seed)
             write_findings(draft.folder, findings)
@@ -102,22 +101,41 @@ def _planned(recipe: Recipe, run: Run, base: Base, emit: Emit, means: Means) -> 
     inputs |= {f"metric/{path.name}": describe(path) for path in means.metric_files}
     manifest = Manifest(
         stage="eval",
-        section={
-            "eval": recipe.eval.model_dump(mode="json"),
-            "engines": [engine.name for engine in engines],
-        },
+        section={"eval": recipe.eval.model_dump(mode="json"), **_settings(recipe)},
         inputs=inputs,
         chat_format=encoder.format.fingerprint(),
         seed=recipe.seed,
         versions=versions_of(*_DECIDING, "rouge-score", "sacrebleu"),
         facts={"tasks": {task.name: dict(task.facts) for task in tasks}},
     )
+    manifest = _with_engines(run, manifest, [engine.name for engine in engines])
     return _Plan(recipe, run, emit, encoder, engines, tasks, metrics, manifest)
 
 
-def _with_engines(plan: Manifest, engines: list[str]) -> Manifest:
-    """The same plan for other engines; nothing is hashed again."""
-    return replace(plan, section={**plan.section, "engines": engines})
+def _settings(recipe: Recipe) -> dict[str, object]:
+    """What engines are opened with, of other parts of the recipe."""
+    return {
+        "num_ctx": recipe.num_ctx,
+        "load_in_4bit": recipe.train.load_in_4bit,
+        "device": recipe.train.device,
+    }
+
+
+def _with_engines(run: Run, plan: Manifest, engines: list[str]) -> Manifest:
+    """The same plan for these engines; nothing is hashed again."""
+    section = {key: value for key, value in plan.section.items() if key != "served"}
+    served = {"served": _served(run)} if "ollama" in engines else {}
+    return replace(plan, section={**section, "engines": engines, **served})
+
+
+def _served(run: Run) -> dict[str, object]:
+    """What this run registered with Ollama, which eval asks: name, digest and parameters."""
+    manifest = run.manifest("serve")
+    if manifest is None:
+        return {}
+    model = manifest.facts["models"][0]
+    known = {key: model[key] for key in ("name", "digest", "served") if key in model}
+    return known | {"parameters": manifest.facts.get("parameters", {})}
 
 
 def _served_too(names: list[str]) -> list[str]:
@@ -147,14 +165,7 @@ def _asked(plan: _Plan, task: Task, kept: Kept) -> Asked:
     asked = plan.recipe.eval
     read = task.items(asked.limit)
     items, unreadable = without_unreadable(read)
-    if unreadable:
-        plan.emit(
-            Note(
-                f"{task.name}: {unreadable} of {len(items)} references cannot be read by "
-                "math-verify; those questions are left out of exact match, not counted as wrong.",
-                warning=True,
-            )
-        )
+    _announce_ungraded(plan, task.name, items, unreadable)
     own = own_replies(plan.encoder, items, plan.recipe.num_ctx)
     _announce_long(plan, task.name, items, len(own))
     greedy = asked.temperature == 0
@@ -171,7 +182,28 @@ def _asked(plan: _Plan, task: Task, kept: Kept) -> Asked:
         ),
         samples=asked.samples,
         leg=BATCHES * asked.batch_size,
+        marks={"ollama": _hash(_served(plan.run))[:16]},
     )
+
+
+def _announce_ungraded(plan: _Plan, name: str, items: Sequence[Item], unreadable: int) -> None:
+    """Both kinds apart: a reference may be mended, an answer in prose may not."""
+    bare = sum(item.reference is None for item in items) - unreadable
+    if unreadable:
+        plan.emit(
+            Note(
+                f"{name}: {unreadable} of {len(items)} references cannot be read by "
+                "math-verify; those questions are left out of exact match, not counted as wrong.",
+                warning=True,
+            )
+        )
+    if bare:
+        plan.emit(
+            Note(
+                f"{name}: {bare} of {len(items)} questions have no reference, nor an answer that "
+                "is a number, a box or a few words; they are left out of exact match."
+            )
+        )
 
 
 def _announce_long(plan: _Plan, name: str, items: Sequence[Item], scored: int) -> None:
@@ -187,13 +219,21 @@ def _announce_long(plan: _Plan, name: str, items: Sequence[Item], scored: int) -
 
 
 def _key(plan: _Plan, task: Task) -> str:
-    """A hash of all that the answers to a task hang on: not the metrics, nor other tasks."""
+    """A hash of all that the answers to a task hang on: not the metrics, nor other tasks.
+
+    What Ollama serves is no part of it: another model there asks Ollama alone anew.
+    """
     manifest, asked = plan.manifest, plan.recipe.eval
     inputs = {n: e for n, e in manifest.inputs.items() if not n.startswith(("task/", "metric/"))}
     content = {name: asdict(entry) for name, entry in (inputs | dict(task.entries)).items()}
     how = asked.model_dump(mode="json", exclude={"tasks", "engines", "metrics"})
+    how |= _settings(plan.recipe)
     words = [content, how, manifest.chat_format, manifest.seed, manifest.versions]
-    return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
+    return _hash(words)
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _outcomes(plan: _Plan, asked: Sequence[Asked]) -> dict[str, Mapping[str, Outcome]]:
@@ -203,7 +243,7 @@ def _outcomes(plan: _Plan, asked: Sequence[Asked]) -> dict[str, Mapping[str, Out
         try:
             with session(contender, plan.encoder, plan.emit) as here:
                 found[here.name] = {each.name: ask(here, each) for each in asked}
-        except (OllamaUnreachable, OllamaRefused) as error:
+        except ServerFailed as error:
             plan.emit(Note(f"{contender.name} is left out: {error.message}", warning=True))
     if not found:
         raise PipeError("No engine answered, so there is nothing to score.", "Run: pipe eval")

@@ -268,7 +268,7 @@ class Evaluate(Section):
     engines: tuple[str, ...] = ()
     """Of base, adapter, merged, each GGUF type, ollama, endpoint; empty takes all there are."""
     batch_size: int = Field(16, ge=1)
-    """Questions at a time: faster, for more memory."""
+    """Questions at a time: faster, for more memory. llama.cpp and servers take 16 at most."""
     max_new_tokens: int = Field(1024, ge=1)
     temperature: float = Field(0.0, ge=0)
     """0 is greedy, one answer a question. open-r1 measures at 0.6."""

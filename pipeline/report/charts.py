@@ -23,7 +23,7 @@ from pipeline.report.axes import (
     vertical,
 )
 from pipeline.report.labels import Box, place
-from pipeline.report.words import Value, number, share, tokens
+from pipeline.report.words import Value, finite, number, share, tokens
 
 MOST_POINTS = 240
 """A curve of more is drawn as means of equally many points."""
@@ -52,8 +52,12 @@ class Chart:
 
 
 def curves(title: str, series: Sequence[Series], *, log: bool | None = None) -> Chart | None:
-    """Values by step. `log` None draws a steep curve, from 20 to 1 on, on a logarithmic axis."""
-    series = [Series(s.name, _thinned(s.points), s.number, s.dots) for s in series if s.points]
+    """Values by step; what is no finite number is left out.
+
+    `log` None draws a steep curve, from 20 to 1 on, on a logarithmic axis.
+    """
+    series = [Series(s.name, _thinned(_drawable(s.points)), s.number, s.dots) for s in series]
+    series = [each for each in series if each.points]
     if not series:
         return None
     values = [value for each in series for _, value in each.points]
@@ -80,6 +84,10 @@ def _told(series: Sequence[Series]) -> str:
         for s in series
     )
     return "; ".join(ends)
+
+
+def _drawable(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    return [(step, value) for step, value in points if finite(value)]
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -116,7 +124,7 @@ def points_chart(
     title: str, points: Sequence[Point], names: tuple[str, str], forms: tuple[Form, Form]
 ) -> Chart | None:
     """One point with its 95% interval for each file, its name beside it."""
-    points = [point for point in points if point.value.get("value") is not None]
+    points = [p for p in points if finite(p.value.get("value")) and finite(p.x)]
     if not points:
         return None
     spans = [_span(point.value) for point in points]
@@ -137,7 +145,7 @@ def _span(value: Value) -> tuple[float, float, float]:
     middle = value["value"]
     assert middle is not None
     low, high = (value.get(end) for end in ("low", "high"))
-    return middle if low is None else low, middle, middle if high is None else high
+    return low if finite(low) else middle, middle, high if finite(high) else middle
 
 
 def _draw_points(
@@ -163,8 +171,8 @@ def _draw_points(
 
 def divergence_chart(precision: Mapping[str, Mapping[str, Any]]) -> Chart | None:
     """KL divergence of each type, beside that of the base quantized the same way; log scale."""
-    rows = {kind: (each.get("kl"), each.get("baseline_kl")) for kind, each in precision.items()}
-    found = [value for row in rows.values() for value in row if value]
+    rows = {kind: (_kl(each, "kl"), _kl(each, "baseline_kl")) for kind, each in precision.items()}
+    found = [value for row in rows.values() for value in row if finite(value) and value > 0]
     if not found:
         return None
     height = 28 * len(rows) + 52
@@ -181,6 +189,12 @@ def divergence_chart(precision: Mapping[str, Mapping[str, Any]]) -> Chart | None
     add(svg, "text", "nats a token", cls="name end", x=WIDTH - RIGHT, y=bottom + 35)
     legend = ((2, "tuned model"), (1, "base quantized the same way"))
     return Chart("KL divergence", markup(svg), "logarithmic; less is nearer to 16 bits", legend)
+
+
+def _kl(found: Mapping[str, Any], key: str) -> float | None:
+    """None for what is no finite number; rounding can make a divergence of nothing negative."""
+    value = found.get(key)
+    return max(0.0, value) if finite(value) else None
 
 
 def _kl_told(rows: Mapping[str, tuple[float | None, float | None]]) -> str:
@@ -209,7 +223,7 @@ def interval_bar(
     value: Value | None, low: float, high: float, tone: int = 2, width: int = 160
 ) -> Markup:
     """A dot with its 95% interval on a track from `low` to `high`; empty without a value."""
-    if not value or value.get("value") is None:
+    if not value or not finite(value.get("value")):
         return Markup("")
     start, middle, end = _span(value)
     x = Scale(low, high, 6, width - 6)

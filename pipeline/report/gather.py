@@ -1,7 +1,7 @@
 """One view of a run: what its stages left, what is missing, what is no longer true."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import yaml
 
 from pipeline.errors import ChangedInput, MissingInput, RecipeError, StaleInput
 from pipeline.run import Manifest, Run, Stage
-from pipeline.run.folder import MADE_BY
+from pipeline.run.folder import MADE_BY, NEEDS
 from pipeline.run.rows import read_jsonl
 
 _GAPS: dict[Stage, str] = {
@@ -22,6 +22,12 @@ _GAPS: dict[Stage, str] = {
     "eval": "The quality has not been measured.",
 }
 TUNED = ("adapter", "merged")
+_DONE: dict[Stage, tuple[str, str]] = {"check": ("Checked", "for"), "eval": ("Measured", "on")}
+_EARLIER: dict[Stage, str] = {
+    "data": "earlier data",
+    "train": "an earlier training",
+    "export": "an earlier export",
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,10 @@ class RunView:
     manifests: dict[Stage, Manifest] = field(default_factory=dict)
     gaps: dict[Stage, Gap] = field(default_factory=dict)
     warnings: list[Gap] = field(default_factory=list)
+    stale: dict[Stage, Stage] = field(default_factory=dict)
+    """Stage -> what it came from that is another now."""
+    changed: set[Stage] = field(default_factory=set)
+    """Stages of which a file, or the manifest of what they came from, is not as written."""
     stats: dict[str, Any] = field(default_factory=dict)
     steps: list[dict[str, Any]] = field(default_factory=list)
     log: dict[str, Any] = field(default_factory=dict)
@@ -63,6 +73,14 @@ class RunView:
         """What to say where the page finds nothing of a stage."""
         return self.gaps.get(stage) or Gap("What it left cannot be read.", self.again(stage))
 
+    def doubt(self, stage: Stage) -> str:
+        """Why what a stage found does not hold of what is there now; empty where it does."""
+        done, on = _DONE[stage]
+        if stage in self.stale:
+            return f"{done} {on} {_EARLIER[self.stale[stage]]}"
+        changed = self.changed & {stage, *NEEDS[stage]}
+        return f"{done} before files were changed" if changed else ""
+
     def facts(self, stage: Stage) -> Mapping[str, Any]:
         manifest = self.manifests.get(stage)
         return manifest.facts if manifest else {}
@@ -83,7 +101,7 @@ class RunView:
     def tuned(self) -> str | None:
         """The engine that stands for the trained model."""
         return next(
-            (name for name in (*TUNED, *self.files, "ollama") if name in self.engines), None
+            (n for n in (*TUNED, *self.files, "ollama", "endpoint") if n in self.engines), None
         )
 
     @property
@@ -132,14 +150,16 @@ def own_options(run: Run, recipe: Mapping[str, Any]) -> str:
     return f"-r runs/{run.name}/recipe.yaml{other}"
 
 
-def _scores(results: dict[str, Any], export: Manifest | None) -> dict[str, Any]:
-    types = export.section.get("export", {}).get("quantize", ()) if export else ()
-    order = ("base", "adapter", "merged", *types, "ollama", "endpoint")
+def _scores(results: dict[str, Any], order: Sequence[str]) -> dict[str, Any]:
+    """The results with their engines in the order of the work, as `evaluate.published` has them.
+
+    That one vouches for the run, so it gives nothing of stale work, which the page does show.
+    """
     tasks = {name: _sorted(each, order) for name, each in results.get("tasks", {}).items()}
     return _sorted(results, order) | ({"tasks": tasks} if tasks else {})
 
 
-def _sorted(results: dict[str, Any], order: tuple[str, ...]) -> dict[str, Any]:
+def _sorted(results: dict[str, Any], order: Sequence[str]) -> dict[str, Any]:
     engines = results.get("engines", {})
     names = [name for name in order if name in engines]
     names += [name for name in engines if name not in names]
@@ -163,9 +183,26 @@ def _look(view: RunView, stage: Stage) -> None:
     except ChangedInput as error:
         # of stale work the hint names the stage that is behind, which may be another
         stale = isinstance(error, StaleInput)
+        if stale and (need := _earlier(view, stage)):
+            view.stale[stage] = need
+        elif not stale:
+            view.changed.add(stage)
         cure = view.command(error.hint.removeprefix("Run: pipe ")) if stale else view.again(stage)
         warning = Gap(error.message, cure)
         view.warnings += [] if warning in view.warnings else [warning]
+
+
+def _earlier(view: RunView, stage: Stage) -> Stage | None:
+    """The nearest stage that this one came from and that is another now."""
+    inputs = view.manifests[stage].inputs
+    for need in reversed(NEEDS[stage]):
+        if need not in view.manifests:
+            return need
+        if not view.run.input_entry(need).items() <= inputs.items():
+            return need
+        if further := _earlier(view, need):
+            return further
+    return None
 
 
 def _read(view: RunView) -> None:
@@ -178,7 +215,7 @@ def _read(view: RunView) -> None:
         view.checks["precision"] = {kind: precision[kind] for kind in kinds if kind in precision}
     view.speed = _kept(view, "eval", "speed.json")
     if found := _kept(view, "eval", "results.json"):
-        view.results = _scores(found, view.manifests.get("export"))
+        view.results = _scores(found, view.manifests["eval"].section.get("engines", ()))
         # answers stand in the order of the tasks
         view.lead = next((str(each["task"]) for each in _answers(view) if "task" in each), "test")
     if "train" in view.manifests and (folder("train") / "metrics.jsonl").exists():

@@ -24,7 +24,7 @@ from pipeline.report.render import write_page
 from pipeline.report.reproduce import commands, pinned_recipe, provenance
 from pipeline.report.samples import LONGEST, samples
 from pipeline.report.summary import gate_counts, main_metric, summary
-from pipeline.report.words import Value, metric, metrics_of, number, odds, share, size
+from pipeline.report.words import Value, finite, metric, metrics_of, number, odds, share, size
 from pipeline.run import Run
 
 _SHOWN = ("well_formed", "truncated", "reply_tokens", "thinking_tokens")
@@ -80,7 +80,7 @@ def training_charts(views: list[tuple[str, RunView]]) -> list[Chart]:
 
 
 def _curve(view: RunView, key: str) -> list[tuple[float, float]]:
-    return [(step["step"], step[key]) for step in view.steps if step.get(key) is not None]
+    return [(step["step"], step[key]) for step in view.steps if finite(step.get(key))]
 
 
 def _eval_loss(view: RunView) -> list[tuple[float, float]]:
@@ -88,7 +88,7 @@ def _eval_loss(view: RunView) -> list[tuple[float, float]]:
     logged = _curve(view, "eval_loss")
     final = view.facts("train").get("eval_loss")
     last = view.steps[-1]["step"] if view.steps else 0
-    return logged or ([(last, final)] if final is not None else [])
+    return logged or ([(last, final)] if finite(final) else [])
 
 
 def _data(view: RunView) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def _task(view: RunView, name: str, task: Mapping[str, Any]) -> dict[str, Any]:
         "speed": view.speed.get(name, {}),
         "bars": {each: _bars(each, engines) for each in names},
         "comparisons": [
-            each | {"words": odds(each["p_value"]) if each.get("p_value") is not None else "–"}
+            each | {"words": odds(each.get("p_value"), each["change"])}
             for each in task.get("comparisons") or ()
         ],
     }
@@ -150,8 +150,9 @@ def _task(view: RunView, name: str, task: Mapping[str, Any]) -> dict[str, Any]:
 def _bars(name: str, engines: Mapping[str, Mapping[str, Any]]) -> dict[str, Markup]:
     """Every engine's interval on one scale: 0 to 1 for shares, else from 0 to the largest."""
     values = {engine: scores[name] for engine, scores in engines.items() if scores.get(name)}
-    ends = [v[end] for v in values.values() for end in ("low", "value", "high") if v.get(end)]
-    top = 1.0 if metric(name).form is share else max(map(abs, ends), default=1.0)
+    ends = [v.get(end) for v in values.values() for end in ("low", "value", "high")]
+    ends = [end for end in ends if finite(end)]
+    top = 1.0 if metric(name).form is share else max(map(abs, ends), default=0.0) or 1.0
     low = min([0.0, *ends])
     return {
         engine: interval_bar(value, low, top, 1 if engine == "base" else 2)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.report.gather import RunView, answers_of, rows_of
+from pipeline.report.words import finite
 
 _SEED = 0
 
@@ -27,10 +28,14 @@ class Paired:
 def paired_tests(one: RunView, other: RunView, task: str) -> dict[str, Paired]:
     """Engine -> the test of its right answers, where both runs asked it the same questions.
 
-    A question counts where its id and, for held-out rows, its text are the same in both.
+    Held-out rows count where id and text are the same in both. Another task's questions are not
+    in the run: they are the same where both recorded the same content of it, else none counts.
     """
+    if task != "test" and not _same_task(one, other, task):
+        return {}
     first, second = _shares(one, task), _shares(other, task)
     same = _same_rows(one, other) if task == "test" else None
+    samples = max(int(view.tasks[task].get("samples", 1)) for view in (one, other))
     found = {}
     for engine in first:
         common = sorted(
@@ -40,30 +45,32 @@ def paired_tests(one: RunView, other: RunView, task: str) -> dict[str, Paired]:
         )
         if common:
             found[engine] = compare(
-                [first[engine][id] for id in common], [second[engine][id] for id in common]
+                [first[engine][id] for id in common],
+                [second[engine][id] for id in common],
+                samples,
             )
     return found
 
 
-def compare(first: list[float], second: list[float]) -> Paired:
-    """Paired shares, 0 to 1 a question, in the same order; tested as `pipe eval` tests engines."""
+def compare(first: list[float], second: list[float], samples: int = 1) -> Paired:
+    """Paired shares, 0 to 1 a question, in the same order; tested as `pipe eval` tests engines.
+
+    `samples` were asked of each question; of one only, a share is right or wrong.
+    """
     import numpy as np
 
     from pipeline.evaluate import intervals
 
     one, other = np.array(first), np.array(second)
     change = other - one
-    mean, questions = float(change.mean()), len(change)
-    if np.ptp(change) == 0 and mean in (-1.0, 0.0, 1.0):
-        low, high = intervals.agreeing_change(int(mean), questions)
-    else:
-        sums = intervals.resampled_sums(change[:, None], _SEED)
-        low, high = intervals.percentile_range(sums[:, 0] / questions)
-    if np.isin(one, (0.0, 1.0)).all() and np.isin(other, (0.0, 1.0)).all():
+    mean = float(change.mean())
+    low, high = intervals.change_interval(change, _SEED)
+    if samples == 1:
         p_value, test = intervals.mcnemar(one == 1, other == 1), "McNemar, exact"
     else:
         p_value, test = intervals.sign_flip(change, _SEED), "sign-flip permutation"
-    return Paired(questions, {"value": mean, "low": low, "high": high}, p_value, test)
+    found = {"value": mean, "low": min(low, mean), "high": max(high, mean)}
+    return Paired(len(change), found, p_value, test)
 
 
 def _shares(view: RunView, task: str) -> dict[str, dict[str, float]]:
@@ -71,12 +78,28 @@ def _shares(view: RunView, task: str) -> dict[str, dict[str, float]]:
     graded: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for answer in answers_of(view, task):
         right = answer.get("metrics", {}).get("exact_match")
-        if right is not None:
+        if finite(right):
             graded[answer["engine"]][answer["id"]].append(float(right))
     return {
         engine: {id: sum(each) / len(each) for id, each in found.items()}
         for engine, found in graded.items()
     }
+
+
+def _same_task(one: RunView, other: RunView, task: str) -> bool:
+    """Whether both recorded the same rows, by commit or sha256, and the same task file."""
+    first, second = (_content(view, task) for view in (one, other))
+    return first is not None and first == second
+
+
+def _content(view: RunView, task: str) -> tuple[Any, ...] | None:
+    """None where nothing says what the rows were."""
+    fact = view.facts("eval").get("tasks", {}).get(task, {})
+    which = fact.get("revision") or fact.get("sha256")
+    inputs = view.manifests["eval"].inputs.items() if "eval" in view.manifests else ()
+    prefix = f"task/{task}"
+    read = [each.sha256 for name, each in inputs if name == prefix or name.startswith(f"{prefix}/")]
+    return (fact.get("dataset"), which, *sorted(read)) if which else None
 
 
 def _same_rows(one: RunView, other: RunView) -> set[str]:

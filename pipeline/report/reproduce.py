@@ -1,4 +1,4 @@
-"""How to do a run again: commands, the recipe with every commit pinned, and what did the work."""
+"""How to do a run again: commands, the recipe with its commits pinned, and what did the work."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -18,7 +18,10 @@ def commands(view: RunView) -> list[str]:
 
 
 def pinned_recipe(view: RunView) -> str:
-    """recipe.yaml, with the commits that were really read where it names none."""
+    """recipe.yaml, with the commits that were really read where it names none.
+
+    It has no place for those of evaluation tasks: `provenance` has them.
+    """
     recipe = deepcopy(view.recipe)
     facts = view.facts("data")
     _pin(recipe.get("model"), facts.get("base"))
@@ -27,6 +30,10 @@ def pinned_recipe(view: RunView) -> str:
         if fact.get("dataset") == source.get("dataset"):
             _pin(source, fact)
     _pin(data.get("test"), facts.get("test"))
+    benchmarks = data.get("decontaminate") or ()
+    for asked, fact in zip(benchmarks, facts.get("decontaminate", ()), strict=False):
+        if fact.get("dataset") == asked.get("dataset"):
+            _pin(asked, fact)
     return str(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
 
 
@@ -36,15 +43,19 @@ def _pin(asked: dict[str, Any] | None, found: Mapping[str, Any] | None) -> None:
 
 
 def provenance(view: RunView) -> list[tuple[str, str]]:
-    """(what, which): seed, commits and hashes of base and data, chat format, versions."""
+    """(what, which): seed, commits and hashes of base, data and tasks, chat format, versions."""
     last = next(reversed(view.manifests.values()))
     facts = view.facts("data")
     found = [("seed", str(last.seed))]
     if base := facts.get("base"):
         found.append((f"base {base['name']}", _which(base, _weights(view))))
-    for source in [*facts.get("sources", ()), *filter(None, [facts.get("test")])]:
+    benchmarks = facts.get("decontaminate", ())
+    for source in [*facts.get("sources", ()), *filter(None, [facts.get("test")]), *benchmarks]:
         name = " ".join(filter(None, (source["dataset"], source.get("config"))))
         found.append((name, _which(source, source.get("sha256", ""))))
+    for name, task in view.facts("eval").get("tasks", {}).items():
+        if name != "test":
+            found.append((f"task {name}", _which(task, task.get("sha256", ""))))
     if last.chat_format:
         form = last.chat_format
         found.append((f"chat format {form['name']}", f"sha256 {form['sha256']}"))

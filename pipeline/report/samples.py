@@ -10,7 +10,18 @@ from pipeline.report.gather import RunView, answers_of, is_right, rows_of
 
 LONGEST = 4000
 """Characters of a text that are shown, so that a page opens at once."""
-_WANTED = {"mended": 2, "broken": 1, "both wrong": 1, "both right": 1, "cut off": 1}
+_WANTED = {
+    "mended": 2,
+    "broken": 1,
+    "both wrong": 1,
+    "both right": 1,
+    "wrong": 1,
+    "right": 1,
+    "cut off": 1,
+    "": 1,
+}
+_LEAST = 3
+"""Filled up to, in the order of the kinds, where there are fewer kinds."""
 _TITLES = {
     "mended": "base wrong, tuned right",
     "broken": "base right, tuned wrong",
@@ -39,6 +50,7 @@ class Said:
 
 @dataclass
 class Sample:
+    task: str
     id: str
     title: str
     question: str = ""
@@ -47,17 +59,21 @@ class Sample:
 
 
 def samples(view: RunView) -> list[Sample]:
-    """Questions of the leading task: some of each kind, the first of each; one answer an engine."""
-    chosen = {sample.id: sample for sample in _choose(view)}
+    """Questions of each task: some of each kind, the first of each; one answer an engine."""
+    return [sample for task in view.tasks for sample in _of_task(view, task)]
+
+
+def _of_task(view: RunView, task: str) -> list[Sample]:
+    chosen = {sample.id: sample for sample in _choose(view, task)}
     if not chosen:
         return []
-    for row in rows_of(view) if view.lead == "test" else ():
+    for row in rows_of(view) if task == "test" else ():
         if sample := chosen.get(row["id"]):
             sample.question = row["question"]
             sample.reference = row.get("reference") or row.get("answer") or ""
     format = chat_format(view.recipe.get("chat", {}).get("format", "llama3.2-reasoning"))
     found: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
-    for answer in _first_samples(view):
+    for answer in _first_samples(view, task):
         if answer["id"] in chosen:
             found[answer["id"]][answer["engine"]] = answer
             _take_question(chosen[answer["id"]], answer)
@@ -68,21 +84,21 @@ def samples(view: RunView) -> list[Sample]:
 
 
 def _take_question(sample: Sample, answer: Mapping[str, Any]) -> None:
-    """Another task's rows are not in the run; its answers may say what was asked."""
-    sample.question = sample.question or answer.get("question") or ""
-    sample.reference = sample.reference or answer.get("reference") or ""
+    """Another task's rows are not in the run; its answers say what was asked."""
+    sample.question = sample.question or str(answer.get("question") or "")[:LONGEST]
+    sample.reference = sample.reference or str(answer.get("reference") or "")[:LONGEST]
 
 
-def _first_samples(view: RunView) -> Iterator[dict[str, Any]]:
-    return (each for each in answers_of(view, view.lead) if each.get("sample", 0) == 0)
+def _first_samples(view: RunView, task: str) -> Iterator[dict[str, Any]]:
+    return (each for each in answers_of(view, task) if each.get("sample", 0) == 0)
 
 
-def _choose(view: RunView) -> list[Sample]:
+def _choose(view: RunView, task: str) -> list[Sample]:
     """The first questions of each kind, in the order of _WANTED."""
     if view.tuned is None:
         return []
     graded: dict[str, dict[str, Any]] = defaultdict(dict)
-    for answer in _first_samples(view):
+    for answer in _first_samples(view, task):
         if answer["engine"] in ("base", view.tuned):
             is_base = answer["engine"] == "base"
             graded[answer["id"]]["base" if is_base else "tuned"] = is_right(answer)
@@ -91,10 +107,11 @@ def _choose(view: RunView) -> list[Sample]:
     kinds: dict[str, list[str]] = defaultdict(list)
     for id, each in graded.items():
         kinds[_kind(each)].append(id)
-    if not kinds.keys() & _WANTED.keys():
-        return [Sample(id, _TITLES[kind]) for kind, ids in kinds.items() for id in ids[:3]]
+    counts = {kind: min(count, len(kinds[kind])) for kind, count in _WANTED.items()}
+    for kind in _WANTED:
+        counts[kind] += max(0, min(_LEAST - sum(counts.values()), len(kinds[kind]) - counts[kind]))
     return [
-        Sample(id, _TITLES[kind]) for kind, count in _WANTED.items() for id in kinds[kind][:count]
+        Sample(task, id, _TITLES[kind]) for kind in _WANTED for id in kinds[kind][: counts[kind]]
     ]
 
 

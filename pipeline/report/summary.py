@@ -10,20 +10,19 @@ from pipeline.report.charts import interval_bar
 from pipeline.report.gather import Gap, RunView
 from pipeline.report.licences import told
 from pipeline.report.words import (
+    LIKELY,
     Value,
-    chance,
+    by_chance,
     duration,
+    finite,
     listed,
     metric,
     metrics_of,
     number,
     plural,
-    probability,
     size,
 )
 
-LIKELY = 0.05
-"""From this p-value on a difference may be chance."""
 Tone = Literal["good", "bad", "warn", "plain"]
 
 
@@ -87,7 +86,7 @@ def _loss(view: RunView) -> str:
     if not view.steps:
         return ""
     final = view.facts("train").get("eval_loss")
-    ends = [number(view.steps[place]["loss"]) for place in (0, -1)]
+    ends = [number(view.steps[place].get("loss")) for place in (0, -1)]
     held_out = "" if final is None else f", {number(final)} on rows that only steer"
     return f"Loss {ends[0]} → {ends[1]}{held_out}."
 
@@ -128,10 +127,12 @@ def verdict(name: str, before: Value, after: Value, test: Mapping[str, Any]) -> 
     low, high = change.get("low"), change.get("high")
     better = metric(name).better
     p_value = test.get("p_value")
-    if low is None or high is None or low <= 0 <= high or not better:
-        return "No clear difference", "warn"
-    if p_value is not None and p_value >= LIKELY:
-        return "No clear difference", "warn"
+    unclear: tuple[str, Tone] = ("No clear difference", "warn")
+    known = finite(before.get("value")) and finite(after.get("value"))
+    if not (known and finite(low) and finite(high)) or low <= 0 <= high or not better:
+        return unclear
+    if p_value is not None and not p_value < LIKELY:
+        return unclear
     return ("Yes", "good") if (low > 0) == (better == "higher") else ("No, it got worse", "bad")
 
 
@@ -145,7 +146,9 @@ def _better(view: RunView) -> Answer:
     if name is None or tuned is None:
         return _gap(answer, view.gap("eval"))
     if "base" not in view.engines:
-        answer.headline = f"{metric(name).label} {metric(name).shown(view.engines[tuned][name])}"
+        found = f"{metric(name).label} {metric(name).shown(view.engines[tuned].get(name))}"
+        doubt = view.doubt("eval")
+        answer.headline, answer.tone = (f"{doubt}: {found}", "warn") if doubt else (found, "plain")
         answer.text.append("The base was not measured, so nothing says what training changed.")
         answer.text.append(_well_formed(view, tuned))
         return answer
@@ -160,6 +163,8 @@ def _compared(view: RunView, name: str, tuned: str, answer: Answer) -> Answer:
         return answer
     test = comparison(view, name, "base", tuned)
     word, answer.tone = verdict(name, before, after, test)
+    if doubt := view.doubt("eval"):
+        word, answer.tone = doubt, "warn"
     answer.headline = f"{word}: {kind.shown(before)} → {kind.shown(after)}"
     top = 1.0 if kind.shown({"value": 1}) == "100.0%" else _top(before, after)
     answer.bars = [
@@ -172,7 +177,8 @@ def _compared(view: RunView, name: str, tuned: str, answer: Answer) -> Answer:
 
 
 def _top(*values: Value) -> float:
-    return max(value.get("high") or value.get("value") or 0.0 for value in values) or 1.0
+    ends = (value.get(end) for value in values for end in ("high", "value"))
+    return max((end for end in ends if finite(end)), default=0.0) or 1.0
 
 
 def _in_words(view: RunView, name: str, test: Mapping[str, Any]) -> str:
@@ -181,16 +187,11 @@ def _in_words(view: RunView, name: str, test: Mapping[str, Any]) -> str:
     if not test:
         return f"{asked}; lines are 95% intervals."
     change = test["change"]
-    found = f"{asked}: {kind.change(change['value'])} (95% interval {kind.changes(change)})."
-    return found if test.get("p_value") is None else f"{found} {by_chance(test['p_value'])}"
-
-
-def by_chance(p_value: float) -> str:
-    """What a p-value says, and whether 1 in 20 is beyond it."""
-    if p_value > 0.995:
-        return f"A test finds no difference at all ({probability(p_value)})."
-    likely = f"Without any effect, {chance(p_value)} such tests would differ this much"
-    return f"{likely} ({probability(p_value)}){'.' if p_value < LIKELY else ': it may be chance.'}"
+    interval = kind.changes(change)
+    shown = f"{kind.change(change['value'])}{f' (95% interval {interval})' if interval else ''}."
+    p_value = test.get("p_value")
+    said = by_chance(p_value, change) if finite(p_value) else ""
+    return f"{asked}: {shown} {said}".rstrip()
 
 
 def _well_formed(view: RunView, tuned: str) -> str:
@@ -232,6 +233,8 @@ def _gates(view: RunView, answer: Answer) -> None:
         answer.tone = "warn"
     else:
         answer.headline, answer.tone = f"Yes: all {total} gates passed", "good"
+    if doubt := view.doubt("check"):
+        answer.headline, answer.tone = doubt, "warn"
     parts = [f"{counts['passed']} passed", f"{counts['failed']} failed"]
     parts.append(f"{counts['not_run']} not run")
     failed = [gate["name"] for gate in view.checks["gates"] if gate["status"] == "failed"]
@@ -241,21 +244,25 @@ def _gates(view: RunView, answer: Answer) -> None:
 def quantization_cost(view: RunView) -> str:
     """What the file that Ollama gets lost against the tuned model in 16 bits."""
     kind = next(iter(view.files), None)
-    name, tuned = main_metric(view), view.tuned
     if kind is None:
         return ""
-    cost = []
-    measured = name and tuned and tuned != kind and kind in view.engines
-    if measured and (before := view.engines[tuned or ""].get(name or "")):
-        after = view.engines[kind].get(name or "", {})
-        change = (after.get("value") or 0.0) - (before.get("value") or 0.0)
-        test = comparison(view, name or "", tuned or "", kind)
-        clear = verdict(name or "", before, after, test)[1] != "warn"
-        shown = f"{metric(name or '').label.lower()} {metric(name or '').change(change)}"
-        cost.append(shown if clear else f"{shown}, no clear difference")
-    if kl := view.checks.get("precision", {}).get(kind, {}).get("kl"):
-        cost.append(f"KL divergence {kl:.2g}")
-    return f"Quantizing to {kind} costs: {'; '.join(cost)}." if cost else ""
+    kl = view.checks.get("precision", {}).get(kind, {}).get("kl")
+    cost = [_lost(view, kind), "" if kl is None else f"KL divergence {number(kl)}"]
+    return f"Quantizing to {kind} costs: {'; '.join(filter(None, cost))}." if any(cost) else ""
+
+
+def _lost(view: RunView, kind: str) -> str:
+    """The change of the deciding metric; empty where not both were measured."""
+    name, tuned = main_metric(view), view.tuned
+    if name is None or tuned is None or tuned == kind:
+        return ""
+    before, after = (view.engines.get(each, {}).get(name) for each in (tuned, kind))
+    change = _minus(after and after.get("value"), before and before.get("value"))
+    if not before or not after or change is None:
+        return ""
+    clear = verdict(name, before, after, comparison(view, name, tuned, kind))[1] != "warn"
+    shown = f"{metric(name).label.lower()} {metric(name).change(change)}"
+    return shown if clear else f"{shown}, no clear difference"
 
 
 def _run_it(view: RunView) -> Answer:

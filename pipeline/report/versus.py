@@ -15,14 +15,22 @@ from pipeline.report.summary import (
     Answer,
     Tone,
     base_name,
-    by_chance,
     datasets,
     gate_counts,
     method,
     summary,
     verdict,
 )
-from pipeline.report.words import duration, listed, metric, metrics_of, number, odds, size
+from pipeline.report.words import (
+    by_chance,
+    duration,
+    listed,
+    metric,
+    metrics_of,
+    number,
+    odds,
+    size,
+)
 from pipeline.run import Run
 
 _NOTHING = "–"
@@ -46,7 +54,7 @@ def write_versus(one: Run, other: Run) -> tuple[Path, list[Gap]]:
         names=names,
         views=views,
         warnings=_warnings(views, names),
-        headline=_headline(engines, names, tests),
+        headline=_doubted(_headline(engines, names, tests), views, names),
         answers=_answers(views, names),
         facts=list(_facts(views)),
         changes=_changes(views),
@@ -93,15 +101,31 @@ def _headline(
     answer.headline = heads.get(tone, word)
     answer.tone = "good" if tone in heads else "warn"
     answer.text.append(f"{kind.label} of {engine}: {kind.shown(first)} → {kind.shown(second)}.")
-    if test:
-        answer.text.append(
-            f"On {test.questions:,} questions that both answered: "
-            f"{kind.change(test.change['value'])} (95% interval {kind.changes(test.change)}). "
-            f"{by_chance(test.p_value)}"
-        )
-    else:
-        answer.text.append("They share no question, so only the intervals tell.")
+    answer.text.append(_tested(name, test))
     return answer
+
+
+def _tested(name: str, test: Paired | None) -> str:
+    if name != "exact_match":
+        return "Only right answers are tested question by question; here the intervals tell."
+    if test is None:
+        return "Nothing shows that they were asked the same questions, so only the intervals tell."
+    kind = metric(name)
+    return (
+        f"On {test.questions:,} questions that both answered: "
+        f"{kind.change(test.change['value'])} (95% interval {kind.changes(test.change)}). "
+        f"{by_chance(test.p_value, test.change)}"
+    )
+
+
+def _doubted(answer: Answer, views: tuple[RunView, RunView], names: tuple[str, str]) -> Answer:
+    """No winner where a run's scores are not those of what it has now."""
+    doubts = [
+        f"{name}: {doubt[0].lower()}{doubt[1:]}"
+        for name, view in zip(names, views, strict=True)
+        if view.results and (doubt := view.doubt("eval"))
+    ]
+    return replace(answer, headline="; ".join(doubts), tone="warn") if doubts else answer
 
 
 def _answers(views: tuple[RunView, RunView], names: tuple[str, str]) -> list[Answer]:
@@ -155,7 +179,7 @@ _SAID = {
     "steps": lambda view: _count(view, "train", "steps"),
     "device": lambda view: view.facts("train").get("device"),
     "training time": _time,
-    "last loss": lambda view: number(view.steps[-1]["loss"]) if view.steps else "",
+    "last loss": lambda view: number(view.steps[-1].get("loss")) if view.steps else "",
     "eval loss": lambda view: _loss(view, "eval_loss"),
     "first file": _file,
     "gates": _counts,
@@ -193,16 +217,17 @@ def _scores(engines: Sequence[Engines], tests: Mapping[str, Paired]) -> Iterator
     for name in metrics_of(first):
         for engine in first:
             before, after = first[engine].get(name), second.get(engine, {}).get(name)
-            if not before or not after:
+            values = [each.get("value") for each in (before, after) if each]
+            if len(values) < 2 or None in values:
                 continue
             test = tests.get(engine) if name == "exact_match" else None
             yield {
                 "metric": name,
                 "engine": engine,
                 "pair": (before, after),
-                "change": after["value"] - before["value"],
+                "change": values[1] - values[0],
                 "test": test,
-                "words": odds(test.p_value) if test else "",
+                "words": odds(test.p_value, test.change) if test else "",
             }
 
 

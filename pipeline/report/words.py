@@ -2,23 +2,39 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cache
+from math import isfinite
+from typing import Any, Literal, TypeGuard
 
+LIKELY = 0.05
+"""From this p-value on a difference may be chance."""
 Value = Mapping[str, float | None]
 """{"value", "low", "high"}: an estimate and its 95% interval."""
+_NO_NUMBER = "not a number"
+_CERTAIN = 0.995
+"""From this p-value on it rounds to 1."""
 
 
-def share(value: float) -> str:
-    return f"{100 * value:.1f}%"
+def finite(value: object) -> TypeGuard[float]:
+    """Whether it can be drawn and compared: no null, no NaN, no infinity."""
+    return isinstance(value, int | float) and isfinite(value)
 
 
-def number(value: float) -> str:
+def share(value: float | None) -> str:
+    return f"{100 * value:.1f}%" if finite(value) else _NO_NUMBER
+
+
+def number(value: float | None) -> str:
     """Three significant digits, or all digits of what is large."""
+    if not finite(value):
+        return _NO_NUMBER
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def size(count: float) -> str:
     """Bytes in decimal units, as Ollama shows them."""
+    if not finite(count):
+        return _NO_NUMBER
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= scale:
             return f"{count / scale:.3g} {unit}"
@@ -57,11 +73,28 @@ def probability(p_value: float) -> str:
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"
 
 
-def odds(p_value: float) -> str:
+def is_zero(change: Value) -> bool:
+    """No difference, and an interval that leaves room for none."""
+    return all(change.get(end) == 0 for end in ("low", "value", "high"))
+
+
+def by_chance(p_value: float, change: Value) -> str:
+    """What a p-value says of a change, and whether 1 in 20 is beyond it."""
+    shown = probability(p_value)
+    if p_value > _CERTAIN:
+        said = "The test finds no difference" if is_zero(change) else "Nothing tells it from chance"
+        return f"{said} ({shown})."
+    likely = f"Without any effect, {chance(p_value)} such tests would differ at least this much"
+    return f"{likely} ({shown}){'.' if p_value < LIKELY else ': it may be chance.'}"
+
+
+def odds(p_value: float | None, change: Value) -> str:
     """The same for a cell of a table."""
-    if p_value > 0.995:
-        return "no difference"
-    return f"{probability(p_value)}, {'hardly chance' if p_value < 0.05 else 'may be chance'}"
+    if not finite(p_value):
+        return "–"
+    if p_value > _CERTAIN:
+        return "no difference" if is_zero(change) else "nothing tells it from chance"
+    return f"{probability(p_value)}, {'hardly chance' if p_value < LIKELY else 'may be chance'}"
 
 
 @dataclass(frozen=True)
@@ -78,10 +111,12 @@ class Metric:
     def between(self, value: Value | None) -> str:
         """The interval; empty where there is none."""
         low, high = ((value or {}).get(end) for end in ("low", "high"))
-        return "" if low is None or high is None else f"{self.form(low)} to {self.form(high)}"
+        return f"{self.form(low)} to {self.form(high)}" if finite(low) and finite(high) else ""
 
     def change(self, change: float) -> str:
         """A difference of two values, with its sign; of shares, in percentage points."""
+        if not finite(change):
+            return _NO_NUMBER
         if self.form is share:
             return f"{round(100 * change, 1) + 0.0:+.1f} points".replace("-", "−")
         return f"{'+' if change >= 0 else '−'}{self.form(abs(change))}"
@@ -89,30 +124,39 @@ class Metric:
     def changes(self, change: Value) -> str:
         """The interval of a difference; empty where it has no width."""
         low, high = change.get("low"), change.get("high")
-        if low is None or high is None or low == high:
+        if not finite(low) or not finite(high) or low == high:
             return ""
         return f"{self.change(low).removesuffix(' points')} to {self.change(high)}"
 
 
-METRICS: dict[str, Metric] = {
-    "exact_match": Metric("Accuracy", share, "higher", "questions answered right"),
-    "well_formed": Metric(
-        "Well formed", share, "higher", "one closed thinking block, then an answer"
-    ),
-    "truncated": Metric("Cut off", share, "lower", "replies that ran into the token limit"),
-    "cross_entropy": Metric("Cross-entropy", number, "lower", "nats a token of the known reply"),
-    "perplexity": Metric("Perplexity", number, "lower", "of the known reply's tokens"),
-    "rouge_l": Metric("ROUGE-L", number, "higher", "overlap with the known answer"),
-    "bleu": Metric("BLEU", number, "higher", "overlap with the known answer"),
-    "reply_tokens": Metric("Reply tokens", number, "", "mean length of a reply"),
-    "thinking_tokens": Metric("Thinking tokens", number, "", "mean length of the thinking"),
-    "repetition": Metric("Repetition", share, "lower", "what a reply says again"),
+_LABELS: dict[str, tuple[str, Callable[[float], str], str]] = {
+    "exact_match": ("Accuracy", share, "questions answered right"),
+    "well_formed": ("Well formed", share, "one closed thinking block, then an answer"),
+    "truncated": ("Cut off", share, "replies that ran into the token limit"),
+    "wrong": ("Wrong", share, "ended, with another answer than the known one"),
+    "cross_entropy": ("Cross-entropy", number, "nats a token of the known reply"),
+    "perplexity": ("Perplexity", number, "of the known reply's tokens"),
+    "rouge_l": ("ROUGE-L", number, "overlap with the known answer"),
+    "bleu": ("BLEU", number, "overlap with the known answer"),
+    "reply_tokens": ("Reply tokens", number, "mean length of a reply"),
+    "thinking_tokens": ("Thinking tokens", number, "mean length of the thinking"),
+    "repetition": ("Repetition", share, "what a reply says again"),
 }
-"""In the order of the page; a user's own metrics follow."""
+"""What evaluate's metrics are called here: label, form, explanation."""
+
+
+@cache
+def _better() -> dict[str, Literal["higher", "lower", ""]]:
+    """Which way each of our metrics is better, in the order of the page."""
+    from pipeline.evaluate.metrics import METRICS
+
+    return {each.name: "" if each.better == "neither" else each.better for each in METRICS}
 
 
 def metric(name: str) -> Metric:
-    return METRICS.get(name) or Metric(name.replace("_", " ").capitalize())
+    """Of a user's own metric more is better, as evaluate has it."""
+    label, form, about = _LABELS.get(name, (name.replace("_", " ").capitalize(), number, ""))
+    return Metric(label, form, _better().get(name, "higher"), about)
 
 
 def metrics_of(engines: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -120,7 +164,8 @@ def metrics_of(engines: Mapping[str, Mapping[str, Any]]) -> list[str]:
     found = {
         name: None for scores in engines.values() for name in scores if _is_value(scores[name])
     }
-    return [name for name in METRICS if name in found] + [n for n in found if n not in METRICS]
+    ours = _better()
+    return [name for name in ours if name in found] + [n for n in found if n not in ours]
 
 
 def _is_value(found: Any) -> bool:

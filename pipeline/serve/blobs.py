@@ -1,15 +1,15 @@
 """The files that an Ollama server keeps: what our runs gave it, who uses them, are they whole?"""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from pipeline.engines.ollama import OllamaServer
-from pipeline.errors import ChangedInput, PipeError
+from pipeline.engines.ollama import OllamaServer, model_blob
+from pipeline.errors import ChangedInput, OllamaRefused, PipeError
 from pipeline.run import Emit, Manifest, Note, Run
 from pipeline.run.files import sha256_of
 from pipeline.run.manifest import NAME, read_manifest
-from pipeline.serve.names import full_name, model_blob
+from pipeline.serve.names import full_name
 
 HASHED = "was there, hashed again"
 UNREAD = "was there, could not be read from here"
@@ -35,8 +35,16 @@ def given_blobs(run: Run, exported: Manifest) -> dict[str, int]:
     return given
 
 
+def last_served(run: Run) -> dict[str, str]:
+    """Name -> digest that it ran on when this run, or any beside it, last registered it whole."""
+    paths = run.root.parent.glob(f"*/serve/{NAME}")
+    oldest_first = sorted(paths, key=lambda path: path.stat().st_mtime_ns)
+    models = (each for m in _readable(oldest_first) for each in m.facts.get("models", []))
+    return {str(each["name"]): str(each.get("served", each["digest"])) for each in models}
+
+
 def users_of_blobs(server: OllamaServer) -> dict[str, list[str]]:
-    """Digest -> the models that run on that file."""
+    """Digest -> the models that run on that file. Raises OllamaRefused for one not shown."""
     users: dict[str, list[str]] = {}
     for model in server.tags():
         name = str(model["name"])
@@ -49,7 +57,8 @@ def stored(server: OllamaServer, digest: str, names: frozenset[str], force: bool
     """How a file that the server has already was looked at; empty where it was removed.
 
     The server never hashes one again, so rotten bytes would be served for ever. With `force`, one
-    that only models of `names` use is removed with them. Raises PipeError for any other.
+    that only models of `names` use is removed with them. Raises PipeError for any other, and where
+    the server does not show who uses it.
     """
     if not server.is_loopback:
         return FAR
@@ -59,7 +68,10 @@ def stored(server: OllamaServer, digest: str, names: frozenset[str], force: bool
         return UNREAD
     if found == digest:
         return HASHED
-    users = users_of_blobs(server).get(digest, [])
+    try:
+        users = users_of_blobs(server).get(digest, [])
+    except OllamaRefused:
+        users = []  # a model that is not shown may run on it too
     if force and users and names.issuperset(map(full_name, users)):
         for user in users:
             server.delete(user)
@@ -118,7 +130,10 @@ def _unused(server: OllamaServer, given: Mapping[str, int]) -> list[str]:
 def _folder(server: OllamaServer) -> Path | None:
     """Where the server keeps its files, by the first model that shows it."""
     for model in server.tags():
-        path, _ = model_blob(server.find(str(model["name"])) or {})
+        try:
+            path, _ = model_blob(server.find(str(model["name"])) or {})
+        except OllamaRefused:
+            continue  # a stranger that is broken
         if path:
             return Path(path).parent
     return None
@@ -126,7 +141,11 @@ def _folder(server: OllamaServer) -> Path | None:
 
 def _manifests(run: Run, stage: str) -> Iterator[Manifest]:
     """Those that can be read, of this run and of all beside it."""
-    for path in sorted(run.root.parent.glob(f"*/{stage}/{NAME}")):
+    yield from _readable(sorted(run.root.parent.glob(f"*/{stage}/{NAME}")))
+
+
+def _readable(paths: Iterable[Path]) -> Iterator[Manifest]:
+    for path in paths:
         try:
             found = read_manifest(path.parent)
         except ChangedInput:

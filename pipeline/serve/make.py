@@ -1,17 +1,17 @@
 """One exported file becomes one model: sent, created, read back, asked."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from pipeline.engines.ollama import OllamaServer
+from pipeline.engines.ollama import OllamaServer, model_blob
 from pipeline.errors import PipeError
 from pipeline.run import Emit, Note, Progress
 from pipeline.serve.blobs import HASHED, UNREAD, hash_of, stored
 from pipeline.serve.keep import kept
-from pipeline.serve.names import full_name, model_blob, spare_name
+from pipeline.serve.names import full_name, spare_name
 from pipeline.serve.pulse import pulse
 from pipeline.serve.readback import UNCOMPARED, Job, ask, check_shown, weights_of
 
@@ -26,6 +26,8 @@ class Maker:
     emit: Emit
     force: bool = False
     """Remove a damaged file of the server, with the models of these names that run on it."""
+    proven: Mapping[str, str] = field(default_factory=dict)
+    """Name -> digest that it ran on when it was last registered whole."""
 
     def make_all(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
         """What the manifest says of each model. A failure says which of them stand."""
@@ -44,7 +46,7 @@ class Maker:
 
     def _make(self, job: Job, names: frozenset[str]) -> dict[str, Any]:
         blob = self._deliver(job, names)
-        with kept(self.server, job.name, self.emit):
+        with kept(self.server, job.name, self.emit, self.proven.get(job.name, "")):
             steps = self._create(job)
             self.server.unload(job.name)
             shown = self.server.show(job.name)

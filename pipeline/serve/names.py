@@ -1,15 +1,13 @@
-"""What the models are called in Ollama, and what it calls their weights."""
+"""What the models are called in Ollama."""
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from pipeline.errors import RecipeError
 
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}"
 _NAME = re.compile(rf"({_PART}/)?[A-Za-z0-9_][A-Za-z0-9_.-]{{0,79}}")
 _SPARE = "before-register"
-_FROM = re.compile(r"^FROM (?P<path>.*sha256[-:](?P<digest>[0-9a-f]{64}))\s*$", re.MULTILINE)
 
 
 def model_names(name: str, types: Iterable[str]) -> dict[str, str]:
@@ -31,15 +29,6 @@ def model_names(name: str, types: Iterable[str]) -> dict[str, str]:
     first, *others = types
     suffix = f"{tag}-" if tag else ""
     return {first: name} | {kind: f"{plain}:{suffix}{kind.lower()}" for kind in others}
-
-
-def model_blob(shown: Mapping[str, Any]) -> tuple[str, str]:
-    """Path on the server and digest (`sha256:` + hex) of a shown model's weights.
-
-    Both are empty for a model without a GGUF of its own, such as one that runs in the cloud.
-    """
-    found = _FROM.search(str(shown.get("modelfile", "")))
-    return (found["path"], f"sha256:{found['digest']}") if found else ("", "")
 
 
 def full_name(name: str) -> str:

@@ -9,10 +9,9 @@ from typing import Any
 
 from pipeline.chat import Message
 from pipeline.engines.gguf_file import different_tensors
-from pipeline.engines.ollama import REPEAT_LIMIT, OllamaServer
+from pipeline.engines.ollama import REPEAT_LIMIT, OllamaServer, model_blob
 from pipeline.errors import OllamaRefused, PipeError
 from pipeline.run import Emit, Note
-from pipeline.serve.names import model_blob
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.chat import chat_format
-from pipeline.engines.ollama import OllamaServer
+from pipeline.engines.ollama import OllamaServer, model_blob
 from pipeline.errors import ChangedInput, OllamaUnreachable, PipeError
 from pipeline.recipe import Recipe
 from pipeline.run import Emit, Manifest, Run
-from pipeline.serve.blobs import given_blobs, tell_unused
+from pipeline.serve.blobs import given_blobs, last_served, tell_unused
 from pipeline.serve.make import Maker
 from pipeline.serve.modelfile import parameters
-from pipeline.serve.names import model_blob, model_names
+from pipeline.serve.names import model_names
 from pipeline.serve.readback import Job, weights_of
 
 MINIMUM = (0, 17, 1)
@@ -60,7 +60,8 @@ def register(recipe: Recipe, run: Run, emit: Emit, options: RegisterOptions) -> 
     for job in jobs:
         _check_replaceable(server, job, given, options.force)
     with run.publish("serve") as draft:
-        models = _made(server, jobs, emit, options.force, given)
+        maker = Maker(server, emit, options.force, last_served(run))
+        models = _made(maker, jobs, given)
         given = {model["served"]: 0 for model in models} | given
         draft.manifest = Manifest(
             stage="serve",
@@ -154,18 +155,16 @@ def _check_replaceable(
     )
 
 
-def _made(
-    server: OllamaServer, jobs: list[Job], emit: Emit, force: bool, given: Mapping[str, int]
-) -> list[dict[str, Any]]:
+def _made(maker: Maker, jobs: list[Job], given: Mapping[str, int]) -> list[dict[str, Any]]:
     """The models; what the server keeps without a use is told, also after it refused one."""
     try:
-        models = Maker(server, emit, force).make_all(jobs)
+        models = maker.make_all(jobs)
     except OllamaUnreachable:
         raise
     except PipeError:
-        tell_unused(server, given, emit)
+        tell_unused(maker.server, given, maker.emit)
         raise
     served = {model["served"] for model in models}
     others = {digest: size for digest, size in given.items() if digest not in served}
-    tell_unused(server, others, emit)
+    tell_unused(maker.server, others, maker.emit)
     return models

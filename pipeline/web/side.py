@@ -12,6 +12,7 @@ from pipeline.engines.talk import Event, Manner, Partner
 from pipeline.errors import PipeError
 
 Told = Event | PipeError
+_AGAIN_S = 0.2
 
 
 class Side:
@@ -43,9 +44,10 @@ class Side:
                 await spoken
             finally:
                 left.set()
-                self.partner.stop()
                 with anyio.CancelScope(shield=True):
-                    await asyncio.wait([spoken])
+                    while not spoken.done():  # a reply that was just begun may have missed it
+                        self.partner.stop()
+                        await asyncio.wait([spoken], timeout=_AGAIN_S)
 
     def _speak(
         self,

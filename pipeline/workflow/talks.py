@@ -4,15 +4,15 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.chat import chat_format
 from pipeline.cores import cores
-from pipeline.errors import MissingInput
+from pipeline.errors import ChangedInput, MissingInput
 from pipeline.run import Manifest, Note
 from pipeline.run.files import explained_writes
 from pipeline.workflow.work import Work
@@ -135,30 +135,58 @@ def _any_file(work: Work, file: Path) -> "Partner":
     header = read_gguf(file, "Name a GGUF file: pipe chat --gguf FILE")
     values = header.metadata
     trained = values.get(f"{values.get('general.architecture')}.context_length")
-    keys = {"temperature": "temp", "top_p": "top_p", "repeat_penalty": "penalty_repeat"}
-    own = {ours: values.get(f"general.sampling.{key}") for ours, key in keys.items()}
-    known = {key: float(value) for key, value in own.items() if value is not None}
+    length = trained if isinstance(trained, int) and trained > 0 else LARGEST_CONTEXT
     return FilePartner(
         file,
         TemplatePrompter(header, chat_format(_ANY_FORMAT)),
-        n_ctx=min(int(trained or LARGEST_CONTEXT), LARGEST_CONTEXT),
-        sampling=_sampling(work) | known,
+        n_ctx=min(length, LARGEST_CONTEXT),
+        sampling=_sampling(work) | _own_sampling(work, values),
     )
 
 
+def _own_sampling(work: Work, values: Mapping[str, Any]) -> dict[str, float]:
+    """What a header says of sampling; what is no sensible number is said and left out."""
+    bounds = {"temp": (0.0, 10.0), "top_p": (0.0, 1.0), "penalty_repeat": (0.1, 10.0)}
+    ours = {"temp": "temperature", "top_p": "top_p", "penalty_repeat": "repeat_penalty"}
+    known: dict[str, float] = {}
+    for key, (least, most) in bounds.items():
+        value = values.get(f"general.sampling.{key}")
+        if isinstance(value, int | float) and least <= value <= most:
+            known[ours[key]] = float(value)
+        elif value is not None:
+            work.emit(Note(f"The file's general.sampling.{key} is not used: {value!r}.", True))
+    return known
+
+
 def _served(work: Work, wish: Wish) -> "Partner":
-    from pipeline.engines.ollama import OllamaServer
+    from pipeline.engines.ollama import OllamaServer, model_blob
     from pipeline.engines.talk_served import ServedPartner
 
-    format = chat_format(_ANY_FORMAT if wish.ollama else work.recipe.chat.format)
-    name = wish.ollama or _served_name(work, wish)
-    return ServedPartner(OllamaServer.from_environment(), name, format)
+    server = OllamaServer.from_environment()
+    if wish.ollama:
+        return ServedPartner(server, wish.ollama, chat_format(_ANY_FORMAT))
+    model = _registered(work, wish)
+    name = str(model["name"])
+    partner = ServedPartner(server, name, chat_format(work.recipe.chat.format))
+    _, digest = model_blob(server.show(name))
+    if digest != (model.get("served") or model["digest"]):
+        raise ChangedInput(
+            f"{name} in Ollama is another file now than the one that this run registered.",
+            "Put this run's in its place: pipe register. As it is: pipe chat --ollama " + name,
+        )
+    return partner
 
 
-def _served_name(work: Work, wish: Wish) -> str:
-    models = work.run.require("serve").facts["models"]
-    names = {str(model["type"]): str(model["name"]) for model in models}
-    return names[_type(work, wish)] if wish.type else str(models[0]["name"])
+def _registered(work: Work, wish: Wish) -> dict[str, Any]:
+    """What the run's manifest says of its model: of the type wished for, else of the first."""
+    models = {model["type"]: model for model in work.run.require("serve").facts["models"]}
+    wanted = _type(work, wish) if wish.type else next(iter(models))
+    if wanted not in models:
+        raise MissingInput(
+            f"This run's {wanted} is not in Ollama; registered are {', '.join(models)}.",
+            "Talk to the file: leave out --ollama",
+        )
+    return dict(models[wanted])
 
 
 def _sampling(work: Work) -> dict[str, float]:

@@ -102,6 +102,9 @@ class FakeServer:
     def show(self, name: str) -> dict[str, Any]:
         return {"capabilities": list(self.capabilities), "modelfile": self.modelfile}
 
+    def unload(self, name: str) -> None:
+        self.asked.append({"unload": name})
+
     def running(self) -> list[dict[str, Any]]:
         return [{"name": "model:latest", "context_length": self.loaded or self.n_ctx}]
 

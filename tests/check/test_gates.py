@@ -51,6 +51,21 @@ def test_a_refusal_is_a_failure_and_what_keeps_from_looking_is_not_run(tmp_path:
         assert (gate.status, gate.reason, gate.hint) == ("not_run", error.message, error.hint)
 
 
+class OutOfMemoryError(RuntimeError):
+    """As torch names its own."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), OutOfMemoryError("CUDA"), RuntimeError("[enforce] can't allocate memory: 9")],
+)
+def test_too_little_memory_leaves_one_gate_not_run(tmp_path: Path, error: Exception) -> None:
+    gate = judge(probe(raising(error)), subject(tmp_path, server=FakeServer()))
+    assert gate.status == "not_run" and "too little memory" in gate.reason
+    with pytest.raises(RuntimeError):
+        judge(probe(raising(RuntimeError("shape"))), subject(tmp_path, server=FakeServer()))
+
+
 def test_a_programming_error_is_not_taken_for_a_finding(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         judge(probe(raising(ZeroDivisionError())), subject(tmp_path, server=FakeServer()))

@@ -17,6 +17,7 @@ from pipeline.check import merge
 from pipeline.check.merge import Fit, fit
 from pipeline.check.tensors import Stored, Weights, saved_tensors
 from pipeline.engines.gguf_file import read_gguf
+from pipeline.gguf import kernels
 
 F32 = NDArray[np.float32]
 HEADS, KV_HEADS, HIDDEN = 4, 2, 128
@@ -167,26 +168,52 @@ def test_a_change_below_the_noise_tells_nothing_and_is_no_fault(
     assert faults(found) == {}
 
 
-def test_some_rows_are_looked_at_and_all_where_those_cannot_tell(
-    tmp_path: Path,
-    base: dict[str, F32],
-    deltas: dict[str, F32],
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("type", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"])
+@pytest.mark.parametrize(("times", "faulty"), [(1.0, False), (0.7, True)])
+def test_k_quants_with_an_importance_matrix_may_shrink_the_change_a_little(
+    tmp_path: Path, type: str, times: float, faulty: bool
 ) -> None:
-    merged = {name: values + deltas.get(name, 0) for name, values in base.items()}
-    path = written(tmp_path, merged, "Q4_0")
-    seen: list[int] = []
-    rows = Stored.rows
+    """Q2_K keeps 0.93 of this change, Q3_K 0.97: what no merge lost is no fault."""
+    random = np.random.default_rng(4)
+    shape, name = (256, 1024), f"{LAYER}.mlp.down_proj.weight"
+    weights = (random.standard_normal(shape) * 0.02).astype(np.float32)
+    delta = random.standard_normal((shape[0], 8)) @ random.standard_normal((8, shape[1]))
+    delta = (0.006 * delta / delta.std()).astype(np.float32)
+    importance = np.exp(1.5 * random.standard_normal(shape[1])).astype(np.float32)
+    stored = kernels.quantize(type, weights + np.float32(times) * delta, importance)
+    path = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tensor(NAMES[name], stored, raw_dtype=gguf.GGMLQuantizationType[type])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    save_file({name: weights}, tmp_path / "model.safetensors")
+    file = Stored(read_gguf(path))
+    base = Weights([tmp_path / "model.safetensors"], CONFIG)
+    found = fit(file, file.tensors[NAMES[name]], base, delta)
+    assert found.tells and (found.fault() is not None) == faulty
 
-    def counted(self: Stored, tensor: object, at: NDArray[np.int64]) -> F32:
-        seen.append(len(at))
-        return rows(self, tensor, at)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Stored, "rows", counted)
-    monkeypatch.setattr(merge, "_SAMPLE", 2 * HIDDEN)
-    found = fits_of(tmp_path, base, deltas, path)
-    assert faults(found) == {} and found["blk.0.attn_q.weight"].tells
-    assert seen[:2] == [2, HIDDEN]
+def test_a_few_rows_that_are_wrong_in_a_large_tensor_show(
+    tmp_path: Path, base: dict[str, F32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merge, "_CHUNK", 4 * HIDDEN)
+    spoiled = dict(base)
+    embedding = base["model.embed_tokens.weight"].copy()
+    embedding[41:43] = embedding[[3, 7]]
+    spoiled["model.embed_tokens.weight"] = embedding
+    found = faults(fits_of(tmp_path, base, {}, written(tmp_path, spoiled, "Q4_0")))
+    assert set(found) == {"token_embd.weight"}
+
+
+def test_rows_of_tokens_never_trained_may_round_to_nothing(tmp_path: Path) -> None:
+    random = np.random.default_rng(6)
+    values = {n: random.standard_normal(s).astype(np.float32) * 0.02 for n, s in SHAPES.items()}
+    values["model.embed_tokens.weight"][90:] *= np.float32(1e-12)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merge, "_CHUNK", HIDDEN)
+        assert faults(fits_of(tmp_path, values, {}, written(tmp_path, values, "Q8_0"))) == {}
 
 
 @given(heads=st.integers(1, 8), half=st.integers(1, 16))

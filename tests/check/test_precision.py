@@ -1,29 +1,19 @@
 """Precision gates: bars from what the base alone costs, measured once and kept."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from pipeline.chat import Encoded, Encoder
 from pipeline.check import precision
 from pipeline.check.gates import Finding, Probe, judge
-from pipeline.check.measure import NF4, SAME, WIDE, Cost, Measures, shortened
+from pipeline.check.measure import NF4, SAME, Cost
 from pipeline.check.merge import Fit
-from pipeline.check.part import RunPart
 from pipeline.check.precision import bar
 from pipeline.check.subject import Subject
-from pipeline.errors import PipeError
-from pipeline.run import silent
-from tests.check.fakes import FORMAT, subject
-from tests.support.exported import demo, exported_run
-from tests.support.tokenizer import tokenizer_json
+from tests.check.fakes import subject
+from tests.support.exported import demo
 
 VOCABULARY = 50
 NAN = float("nan")
@@ -40,6 +30,7 @@ def costing(tmp_path: Path, own: dict[str, Cost], base: dict[str, Cost]) -> Subj
         close_adapter=lambda: None,
         precision={},
         positions=1000,
+        looked_at="1,000 tokens of 20 replies, whole",
     )
     return asked
 
@@ -66,12 +57,36 @@ def test_a_file_that_costs_more_fails_and_is_named(tmp_path: Path, cost: Cost) -
     good = {"Q8_0": Cost(0.001, 0.99)}
     asked = costing(tmp_path, good | {"Q4_K_M": cost}, good | {"Q4_K_M": base})
     _, wrong = precision.quantization(asked)
-    assert len(wrong) == 1 and wrong[0].startswith("Q4_K_M: KL ")
+    assert len(wrong) == 1 and wrong[0].startswith("Q4_K_M: ")
 
 
 def test_the_bar_grows_with_what_the_base_costs() -> None:
-    assert bar(Cost(0.0, 1.0)) == Cost(0.001, 0.97)
-    assert bar(Cost(0.1, 0.9)).kl == pytest.approx(0.201)
+    assert bar(Cost(0.0, 1.0), 1000) == Cost(0.001, 0.97)
+    assert bar(Cost(0.1, 0.9), 1000).kl == pytest.approx(0.201)
+
+
+def test_the_fewer_tokens_the_more_may_chance_move_the_share_of_first_choices(
+    tmp_path: Path,
+) -> None:
+    margins = [0.9 - bar(Cost(0.1, 0.9), count).same_top for count in (10**6, 700, 100)]
+    assert margins[0] == pytest.approx(precision.MARGIN) and margins == sorted(margins)
+    assert margins[1] == pytest.approx(3 * (2 * 0.09 / 700) ** 0.5)
+    asked = costing(tmp_path, {"merged": Cost(1e-5, 0.985)}, {})
+    assert precision.engines_agree(asked)[1] == []
+    asked.measures.positions = 100_000  # type: ignore[union-attr, misc]
+    assert len(precision.engines_agree(asked)[1]) == 1
+
+
+@pytest.mark.parametrize("base", [Cost(NAN, NAN), Cost(float("inf"), 0.9)])
+def test_figures_that_are_no_numbers_fail_and_are_null_in_the_results(
+    tmp_path: Path, base: Cost
+) -> None:
+    asked = costing(tmp_path, {"Q8_0": Cost(float("inf"), 0.9)}, {"Q8_0": base})
+    _, wrong = precision.quantization(asked)
+    assert len(wrong) == 1 and "not finite" in wrong[0]
+    found = asked.divergences.precision["Q8_0"]
+    assert found["kl"] is None and found["baseline_kl"] is None and found["same_top"] == 0.9
+    json.dumps(found, allow_nan=False)
 
 
 @pytest.mark.parametrize("cost", [Cost(6e-4, 1.0), Cost(1e-6, 0.98), Cost(NAN, NAN)])
@@ -104,23 +119,29 @@ def test_what_4_bits_cost_the_base_is_allowed_only_where_training_had_them(
 
 def merge_finding(monkeypatch: pytest.MonkeyPatch, *fits: Fit) -> Finding:
     monkeypatch.setattr(precision, "_fits", lambda _: [("Q8_0", each) for each in fits])
-    return precision.merge_took_effect(None)  # type: ignore[arg-type]
+    closed: list[bool] = []
+    measures = SimpleNamespace(close_adapter=lambda: closed.append(True))
+    asked = SimpleNamespace(files={"Q8_0": Path()}, divergences=measures)
+    try:
+        return precision.merge_took_effect(asked)  # type: ignore[arg-type]
+    finally:
+        assert closed  # what comes next wants the memory
 
 
 def test_the_merge_gate_counts_what_it_could_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    merged, faint = Fit("a", 0.01, 0.1, 0.99, 0.05), Fit("b", 0.01, 0.1, 0.4, 2.0)
-    compared, wrong = merge_finding(monkeypatch, merged, faint, Fit("c", 0.01, 0.1, None, 0.0))
+    merged, faint = Fit("a", 0.01, 0.1, 0.99, 0.005), Fit("b", 0.01, 0.1, 0.4, 0.3)
+    compared, wrong = merge_finding(monkeypatch, merged, faint, Fit("c", 0.01, 0.1, None))
     assert wrong == []
     assert compared == (
-        "1 tensors hold 0.990 to 0.990 of the adapter's change, 1 too little of it to tell; "
-        "1 are to be the base's own"
+        "all rows; 1 tensors hold 0.990 to 0.990 of the adapter's change, 1 too little of it to "
+        "tell alone; Q8_0 as a whole 0.990; 1 are to be the base's own"
     )
-    _, wrong = merge_finding(monkeypatch, merged, Fit("d", 0.01, 0.1, 0.0, 0.05))
+    _, wrong = merge_finding(monkeypatch, merged, Fit("d", 0.01, 0.1, 0.0, 0.005))
     assert wrong == ["Q8_0: d has 0.000 of the adapter's change, not 1 ± 0.050"]
 
 
 def test_a_merge_that_cannot_be_told_at_all_is_not_passed(monkeypatch: pytest.MonkeyPatch) -> None:
-    faint = Fit("b", 0.01, 0.1, 1.0, 2.0)
+    faint = Fit("b", 0.01, 0.1, 1.0, 0.3)
 
     def look(_: Subject) -> Finding:
         return merge_finding(monkeypatch, faint)
@@ -129,114 +150,15 @@ def test_a_merge_that_cannot_be_told_at_all_is_not_passed(monkeypatch: pytest.Mo
     assert gate.status == "not_run" and "too small to be told" in gate.reason
 
 
-LENGTHS = st.lists(
-    st.tuples(st.integers(1, 20), st.integers(1, 60)).map(
-        lambda pair: Encoded(tuple(range(pair[0] + pair[1])), pair[0])
-    ),
-    min_size=1,
-    max_size=12,
-)
-
-
-@given(sequences=LENGTHS, most=st.integers(0, 400))
-def test_shortened_texts_keep_their_prompts_and_the_bound(
-    sequences: list[Encoded], most: int
-) -> None:
-    kept = shortened(sequences, most)
-    positions = [len(each.ids) - each.target_start for each in kept]
-    assert sum(positions) <= most and all(positions)
-    for each in kept:
-        assert any(s.ids[: len(each.ids)] == each.ids for s in sequences)
-    whole = sum(len(each.ids) - each.target_start for each in sequences)
-    assert sum(positions) == min(most, whole)
-
-
-class FakeScorer:
-    """Log-probabilities that a file's name decides: the wider the type, the nearer to the base."""
-
-    def __init__(self, path: Path) -> None:
-        self.noise = {WIDE: 0.0, "Q8_0": 0.1, "Q4_K_M": 1.0}[path.stem.split("-")[-1]]
-
-    def facts(self) -> dict[str, int]:
-        return {"n_vocab": VOCABULARY}
-
-    def score(self, sequences: Sequence[Encoded], keep: Path) -> list[Any]:
-        count = sum(len(each.ids) - each.target_start for each in sequences)
-        random = np.random.default_rng(0)
-        logits = random.standard_normal((count, VOCABULARY))
-        logits += self.noise * random.standard_normal(logits.shape)
-        logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-        logs.astype(np.float32).tofile(keep)
-        return []
-
-    def close(self) -> None: ...
-
-
-def measures(tmp_path: Path, made: list[tuple[str, ...]], known: Mapping[str, Any]) -> Measures:
-    """Of a run with two files; what is made for it is noted in `made`."""
-    (tmp_path / "tokenizer.json").write_text(tokenizer_json())
-    model = tmp_path / "model.safetensors"
-    model.write_bytes(bytes(8))
-    run = exported_run(tmp_path / "run", demo(), {"Q8_0": model, "Q4_K_M": model})
-
-    def make(folder: Path, types: Sequence[str], *, tuned: bool) -> dict[str, Path]:
-        made.append(("tuned" if tuned else "base", *types))
-        return {type: folder / f"x-{type}" for type in types}
-
-    part = RunPart(
-        recipe=demo(),
-        run=run,
-        base=SimpleNamespace(config={"vocab_size": VOCABULARY}, shards=lambda: [model]),  # type: ignore[arg-type]
-        encoder=Encoder(tmp_path / "tokenizer.json", FORMAT),
-        make=make,
-        rows=[{"question": "2 + 2?", "reasoning": "Two and two.", "answer": f"{n}"} for n in "45"],
-        emit=silent,
+def test_what_no_tensor_can_tell_alone_all_can_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change merged at 0.8 in a hundred tensors of which each could hold it."""
+    compared, wrong = merge_finding(
+        monkeypatch, *[Fit("a", 0.01, 0.1, share, 0.03) for share in (0.81, 0.83) * 50]
     )
-    files = {type: tmp_path / f"x-{type}" for type in ("Q8_0", "Q4_K_M")}
-    for path in files.values():
-        path.touch()
-    folder = tmp_path / f"scratch{len(made)}"
-    return Measures(part, files, FakeScorer, 512, folder, known)  # type: ignore[arg-type]
-
-
-def test_a_narrower_type_costs_more_and_every_model_is_held_against_one_reference(
-    tmp_path: Path,
-) -> None:
-    made: list[tuple[str, ...]] = []
-    asked = measures(tmp_path, made, {})
-    wide, narrow = asked.tuned("Q8_0"), asked.tuned("Q4_K_M")
-    assert 0 < wide.kl < narrow.kl and wide.same_top > narrow.same_top
-    assert made == [("tuned", WIDE)]
-    assert asked.baseline("Q8_0") == wide
-    assert made == [("tuned", WIDE), ("base", "Q8_0", "Q4_K_M", WIDE)]
-    asked.close()
-    assert not (tmp_path / "scratch0").exists()
-
-
-def test_the_base_is_measured_once_and_again_only_where_something_changed(tmp_path: Path) -> None:
-    made: list[tuple[str, ...]] = []
-    first = measures(tmp_path, made, {})
-    cost = first.baseline("Q4_K_M")
-    assert len(made) == 1
-    again = measures(tmp_path, made, first.kept())
-    assert again.baseline("Q4_K_M") == cost and len(made) == 1
-    other = measures(tmp_path, made, {**first.kept(), "key": "that of another base"})
-    assert other.baseline("Q4_K_M") == cost and len(made) == 2
-
-
-def test_the_key_changes_with_the_texts_and_the_settings(tmp_path: Path) -> None:
-    asked = measures(tmp_path, [], {})
-    others = [measures(tmp_path, [], {}) for _ in range(2)]
-    others[0].part = replace(asked.part, rows=asked.part.rows[:1])
-    others[1].part = replace(asked.part, recipe=demo("export.tensor_types=['ffn=Q8_0']"))
-    keys = {asked.key, measures(tmp_path, [], {}).key}
-    assert len(keys) == 1
-    for other in others:
-        assert other.key not in keys
-
-
-def test_texts_that_do_not_fit_the_context_are_not_scored(tmp_path: Path) -> None:
-    asked = measures(tmp_path, [], {})
-    asked.n_ctx = 8
-    with pytest.raises(PipeError, match="No held-out row fits"):
-        len(asked.sequences)
+    assert wrong == [
+        "Q8_0: the file, its tensors together, has 0.820 of the adapter's change, not 1 ± 0.038"
+    ]
+    assert "all rows; 100 tensors" in compared
+    good = [Fit("a", 0.01, 0.1, share, 0.05) for share in (0.9, 1.1) * 50]
+    compared, wrong = merge_finding(monkeypatch, *good)
+    assert wrong == [] and "Q8_0 as a whole 1.000" in compared

@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 
 from pipeline.chat import Conversation
-from pipeline.check import context, identity, served
+from pipeline.check import context, served, subjects
 from pipeline.check.gates import Probe, judge
 from pipeline.check.served import same_reply
-from pipeline.check.subject import Subject
+from pipeline.check.subject import WHOLE, Subject
 from pipeline.engines.ollama import REPEAT_LIMIT, ChatReply
-from pipeline.errors import OllamaRefused
+from pipeline.errors import OllamaRefused, PipeError
 from tests.check.fakes import FORMAT, GOOD, FakeLlama, FakeServer, chat_reply, completion, subject
-from tests.support.tiny_gguf import write_tiny_gguf
 
 
 def answering(tmp_path: Path, *replies: ChatReply, **fields: Any) -> Subject:
@@ -41,6 +40,60 @@ def test_replies_that_think_once_and_stop_pass(tmp_path: Path) -> None:
 def test_a_model_that_goes_on_to_the_limit_fails(tmp_path: Path) -> None:
     _, wrong = served.stops(answering(tmp_path, chat_reply("on", "and on", "length")))
     assert len(wrong) == 20 and "does not end: length" in wrong[0]
+
+
+def test_replies_cut_as_they_think_are_told_apart_and_judged_by_whether_they_end(
+    tmp_path: Path,
+) -> None:
+    good, cut = chat_reply("so", "4"), chat_reply("so and so", "", "length")
+    some = answering(tmp_path, good, cut)
+    assert served.thinks(some)[1] == [] and "10 replies, without 10 cut" in served.thinks(some)[0]
+    compared, wrong = served.stops(some)
+    assert "10 of them cut by that while they think" in compared and len(wrong) == 10
+    assert wrong[0].endswith("still thinks at its limit, where the context of 1024 tokens ends")
+    assert served.structured(answering(tmp_path, cut, chat_reply("so", '{"even": true}')))[1] == []
+    for look in (served.thinks, served.structured):
+        with pytest.raises(PipeError, match="still think at their limit") as error:
+            look(answering(tmp_path, cut))
+        assert "serve.num_ctx" in error.value.hint
+    with pytest.raises(PipeError, match="at their limit, 160 tokens"):
+        served.stops(answering(tmp_path, cut, part=None))
+
+
+def test_a_reply_has_the_room_that_the_context_leaves(tmp_path: Path) -> None:
+    asked = subject(tmp_path, server=FakeServer(n_ctx=300), limit=300)
+    assert asked.run.encoder is not None
+    prompt = len(asked.run.encoder.prompt(asked.questions[0]))
+    served.stops(asked)
+    sent = [each["options"]["num_predict"] for each in asked.ollama.asked]  # type: ignore[attr-defined]
+    assert sent[0] == 300 - prompt - 1 and set(sent[WHOLE:]) == {64}
+    assert asked.room([{"role": "user", "content": "x " * 400}]) == 1
+
+
+def test_each_reply_is_told_as_it_comes(tmp_path: Path) -> None:
+    told: list[Any] = []
+    asked = subject(tmp_path, server=FakeServer(), emit=told.append)
+    served.greedy_answers(asked)
+    assert [(each.task, each.done) for each in told] == [
+        (f"replies: {whose}", n) for whose in ("llama.cpp", "Ollama") for n in range(1, 51)
+    ]
+
+
+def test_room_is_made_in_ollama_too(tmp_path: Path) -> None:
+    asked = subject(tmp_path, server=FakeServer())
+    asked.make_room()
+    assert asked.ollama.asked == [{"unload": "model"}]  # type: ignore[attr-defined]
+
+
+def test_the_context_is_that_of_the_model_asked_for(tmp_path: Path) -> None:
+    class Busy(FakeServer):
+        def running(self) -> list[dict[str, Any]]:
+            return [{"name": "other:latest", "context_length": 8192}, *super().running()]
+
+    server: Any = Busy(n_ctx=512)
+    assert context.loaded_context(server, "Model") == 512
+    assert subjects._stated_context(server, "model", {}) == 512
+    assert context.loaded_context(server, "model:q8_0") == 0
 
 
 def test_one_reply_in_twenty_may_fail_and_two_may_not(tmp_path: Path) -> None:
@@ -187,61 +240,6 @@ def test_a_prompt_is_as_long_as_asked_to_within_a_word(tmp_path: Path) -> None:
     asked = subject(tmp_path)
     for most in (60, 200, 999):
         assert most - 2 <= context.prompt_of(asked, most)[1] <= most
-
-
-def served_run(tmp_path: Path, blob: Path, digest: str, **fields: Any) -> Subject:
-    """A run of one exported file, registered as `model`, that the server holds as `blob`."""
-    from pipeline.run import describe
-    from tests.support.exported import demo, exported_run
-
-    file = write_tiny_gguf(tmp_path / "export.gguf", FORMAT.jinja)
-    run = exported_run(tmp_path / "run", demo(), {"F16": file})
-    with run.publish("serve") as draft:
-        from pipeline.run import Manifest
-
-        facts = {"models": [{"name": "model", "type": "F16"}]}
-        draft.manifest = Manifest(
-            stage="serve", section={}, inputs=run.input_entry("export"), facts=facts
-        )
-    digest = digest or describe(file).sha256
-    server = FakeServer(modelfile=f"# x\nFROM {blob.parent}/sha256-{digest}\n", **fields)
-    asked = subject(tmp_path, server=server)
-    asked.run.run = run  # type: ignore[misc]
-    asked.files = {"F16": run.folder("export") / "demo-F16.gguf"}
-    return asked
-
-
-def named(tmp_path: Path, digest: str) -> Path:
-    return tmp_path / f"sha256-{digest}"
-
-
-def test_the_same_file_passes_by_its_digest(tmp_path: Path) -> None:
-    compared, wrong = identity.served_file(served_run(tmp_path, named(tmp_path, ""), ""))
-    assert (compared, wrong) == ("model is demo-F16.gguf by sha256", [])
-
-
-def test_a_rewritten_file_passes_where_every_tensor_is_the_same(tmp_path: Path) -> None:
-    blob = write_tiny_gguf(named(tmp_path, "a" * 64), "another template")
-    compared, wrong = identity.served_file(served_run(tmp_path, blob, "a" * 64))
-    assert wrong == [] and compared.endswith("rewritten with every tensor the same")
-
-
-def test_other_weights_under_the_name_fail(tmp_path: Path) -> None:
-    blob = write_tiny_gguf(named(tmp_path, "b" * 64), FORMAT.jinja, seed=1)
-    _, wrong = identity.served_file(served_run(tmp_path, blob, "b" * 64))
-    assert wrong[0].startswith("model is bbbbbbbbbbbb..., demo-F16.gguf is ")
-    assert "15 tensors differ, blk.0.attn_k.weight first" in wrong[0]
-
-
-def test_another_digest_that_cannot_be_read_is_a_fault_unless_the_server_rewrites(
-    tmp_path: Path,
-) -> None:
-    probe = Probe("file", "identity", ("run",), "register", identity.served_file)
-    blob = named(tmp_path, "c" * 64)
-    now = judge(probe, served_run(tmp_path / "1", blob, "c" * 64))
-    assert now.status == "failed" and now.reason.endswith("it is another file")
-    then = judge(probe, served_run(tmp_path / "2", blob, "c" * 64, number="0.31.2"))
-    assert then.status == "not_run" and "rewrote demo-F16.gguf" in then.reason
 
 
 def test_a_reply_that_ollama_ends_for_its_repetition_does_not_stop(tmp_path: Path) -> None:

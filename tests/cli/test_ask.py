@@ -2,13 +2,19 @@
 
 import json
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner
 
+from pipeline.chat import Reply
 from pipeline.cli import main
 from pipeline.engines.talk import Manner, Piece
+from pipeline.run import Manifest
+from tests.support.exported import demo, exported_run
+from tests.support.faulty_ollama import faulty_ollama
 from tests.support.scripted import Scripted, ending, reply
 
 
@@ -78,6 +84,10 @@ def test_a_cut_reply_is_a_failure_whose_text_is_there_all_the_same(asked):
         ["--thinking"],
         ["--port", "1"],
         ["--no-base"],
+        ["--ask", "-"],
+        ["--ask", "\udcff"],
+        ["--system", "\udcff", "--ask", "x"],
+        ["--gguf", ".", "--ask", "x"],
     ],
 )
 def test_options_that_do_not_go_together_are_wrong_usage(asked, arguments):
@@ -91,11 +101,55 @@ def test_without_a_run_the_next_command_is_said(tmp_path, monkeypatch):
 
 
 def test_a_type_that_was_not_exported_is_named_with_those_that_were(tmp_path, monkeypatch):
-    from tests.support.exported import demo, exported_run
-
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.gguf").write_bytes(b"x")
     exported_run(Path("runs/demo"), demo(), {"Q8_0": tmp_path / "x.gguf"})
     done = CliRunner().invoke(main, ["chat", "-r", "demo", "--type", "Q4_K_M", "--ask", "x"])
     assert done.exit_code == 1 and "holds no Q4_K_M; it holds Q8_0." in done.stderr
     assert "pipe export -r demo --quantize Q4_K_M" in done.stderr
+
+
+def test_thinking_that_was_never_opened_is_thinking_all_the_same(asked):
+    whole = replace(ending(), reply=Reply("2 + 3", "5", False))
+    partner = Scripted([Piece("answer", "2 + 3\n</think>\n\n5", 3), whole])
+    said = json.loads(asked(partner, "--ask", "x", "--json")[1])
+    assert (said["thinking"], said["answer"]) == ("2 + 3", "5")
+
+
+def serve_stage(run, digest: str) -> None:
+    with run.publish("serve") as draft:
+        models = [{"name": "m", "type": "Q8_0", "digest": "sha256:" + "a" * 64, "served": digest}]
+        draft.manifest = Manifest(
+            stage="serve", section={}, inputs=run.input_entry("export"), facts={"models": models}
+        )
+
+
+def test_another_file_under_this_runs_name_in_ollama_is_not_taken_for_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.gguf").write_bytes(b"x")
+    run = exported_run(Path("runs/demo"), demo(), {"Q8_0": tmp_path / "x.gguf"})
+    ours, theirs = ("sha256:" + letter * 64 for letter in "bc")
+    serve_stage(run, ours)
+    with faulty_ollama() as server:
+        monkeypatch.setenv("OLLAMA_HOST", server.url)
+        asking = ["chat", "-r", "demo", "--ollama", "--ask", "x"]
+        server.models["m"] = {"files": {"m": ours}}
+        assert CliRunner().invoke(main, asking).stdout == "5\n"
+        server.models["m"] = {"files": {"m": theirs}}
+        done = CliRunner().invoke(main, asking)
+    assert done.exit_code == 1 and "m in Ollama is another file now" in done.stderr
+    assert "pipe register" in done.stderr
+
+
+def test_a_file_whose_sampling_is_no_number_is_sampled_as_the_recipe_says():
+    from pipeline.workflow.talks import _own_sampling
+
+    values = {"temp": "hot", "top_p": [0.9], "penalty_repeat": 1.1}
+    work, notes = Mock(), []
+    work.emit = notes.append
+    header = {f"general.sampling.{key}": value for key, value in values.items()}
+    assert _own_sampling(work, header) == {"repeat_penalty": 1.1}
+    assert [note.text for note in notes] == [
+        "The file's general.sampling.temp is not used: 'hot'.",
+        "The file's general.sampling.top_p is not used: [0.9].",
+    ]

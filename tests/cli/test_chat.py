@@ -3,13 +3,15 @@
 import os
 import signal
 import stat
+from collections.abc import Callable
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cli.prompt import _prepare, history_file, read_question
+from pipeline.cli.prompt import _prepare, history_file, read_question, typed
 from pipeline.cli.screen import harmless
 from pipeline.cli.terminal import COMMANDS, Terminal
 from pipeline.cli.transcript import Exchange, Transcript, load
@@ -18,7 +20,7 @@ from pipeline.errors import OllamaUnreachable, PipeError
 from tests.support.scripted import Scripted, ending, reply
 
 
-def lines(*typed: str):
+def lines(*typed: str | Callable[[], str]):
     """Reads what was typed, then the end of the input."""
     left = iter(typed)
 
@@ -26,7 +28,7 @@ def lines(*typed: str):
         for line in left:
             if line == "^C":
                 raise KeyboardInterrupt
-            return line
+            return line() if callable(line) else line
         raise EOFError
 
     return read
@@ -34,7 +36,7 @@ def lines(*typed: str):
 
 @pytest.fixture
 def talked(capsys):
-    def talk(partner: Scripted, *typed: str, system: str = "") -> str:
+    def talk(partner: Scripted, *typed: str | Callable[[], str], system: str = "") -> str:
         Terminal(partner, Manner(seed=5), system, lines(*typed)).run()
         return capsys.readouterr().out
 
@@ -91,6 +93,44 @@ def test_again_asks_the_same_in_the_place_of_the_last(talked):
     assert "Nothing was asked yet." in shown
     assert partner.asked[1][0] == partner.asked[2][0]
     assert partner.asked[1][1] != partner.asked[2][1]
+
+
+def test_again_that_fails_or_is_stopped_leaves_the_earlier_exchange(talked):
+    broken = [OllamaUnreachable("It broke.", "Restart.")]
+    stopped = [Piece("thinking", "hm", 1), interrupt, *reply()]
+    for script in (broken, stopped):
+        partner = Scripted(reply())
+
+        def fail(partner: Scripted = partner, script=script) -> str:
+            partner.script = script
+            return "/again"
+
+        def mend(partner: Scripted = partner) -> str:
+            partner.script = reply()
+            return "b"
+
+        assert "The earlier reply stays." in talked(partner, "a", fail, mend)
+        assert [m["content"] for m in partner.asked[2][0]] == ["a", "4", "b"]
+
+
+def test_again_after_loading_asks_the_last_question_of_what_was_loaded(talked, tmp_path):
+    path, partner = tmp_path / "talk.json", Scripted(reply())
+    Transcript("", [Exchange("old", "b")]).save(path, "m")
+    shown = talked(partner, "a", f"/load {path}", "/again", "/new", "/again")
+    assert [m["content"] for m in partner.asked[1][0]] == ["old"]
+    assert len(partner.asked) == 2 and "Nothing was asked yet." in shown
+
+
+def test_a_reply_that_was_cut_off_in_its_thinking_is_not_kept(talked):
+    partner = Scripted([Piece("thinking", "hm", 1), ending("length", 70)])
+    assert "The reply holds no answer: not kept." in talked(partner, "a", "b")
+    assert [len(conversation) for conversation, _ in partner.asked] == [1, 1]
+
+
+def test_what_a_server_says_cannot_command_the_terminal(talked):
+    script = [Remark("left out", "\x07full"), PipeError("\x07broke", "\x07mend")]
+    shown = talked(Scripted(script, name="\x07model"), "a")
+    assert "\x07" not in shown and all(word in shown for word in ("model", "full", "broke", "mend"))
 
 
 def test_stats_tell_speed_and_context(talked):
@@ -205,12 +245,29 @@ def test_saving_replaces_a_file_only_when_told_to(talked, tmp_path):
     assert "## Question\n\n2 + 2?" in text and "<details><summary>Thinking</summary>" in text
 
 
+def test_a_save_that_fails_leaves_the_file_as_it_was(talked, tmp_path):
+    path = tmp_path / "talk.md"
+    path.write_text("precious")
+    shown = talked(Scripted(reply()), "a \ud800", f"/save! {path}", "/save ~nobody-at-all/x.md")
+    assert "could not be written" in shown and path.read_text() == "precious"
+    assert "names no home folder" in shown
+
+
+def test_typed_bytes_that_are_no_text_are_replaced(monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(b"caf\xe9\n"), encoding="utf-8"))
+    with typed(tmp_path / "history", COMMANDS) as read:
+        assert read("> ") == "caf\ufffd"
+
+
 def test_loading_goes_on_from_a_saved_conversation_and_refuses_anything_else(talked, tmp_path):
     path, partner = tmp_path / "talk.json", Scripted(reply())
     Transcript("S", [Exchange("a", "b", "c")]).save(path, "m")
     talked(partner, f"/load {path}", "d")
     assert [m["content"] for m in partner.asked[0][0]] == ["S", "a", "b", "d"]
-    for bad in ("{", "[]", '{"messages": [{"role": "user", "content": "x"}]}', '{"messages": 3}'):
+    said = '{"role": "user", "content": %s}'
+    half, nothing, lone = (said % content for content in ('"x"', "null", '"\\ud800"'))
+    pairs = [f'{{"messages": [{bad}, {bad}]}}' for bad in (nothing, lone, "3")]
+    for bad in ("{", "[]", f'{{"messages": [{half}]}}', '{"messages": 3}', *pairs):
         path.write_text(bad)
         with pytest.raises(PipeError, match="holds no conversation"):
             load(path)

@@ -8,7 +8,11 @@ from pipeline.engines import contenders as room
 from pipeline.engines.contenders import contenders
 from pipeline.engines.endpoint import EndpointEngine
 from pipeline.errors import MissingInput, PipeError
+from pipeline.run import silent
+from pipeline.serve import RegisterOptions, register
+from tests.serve.runs import new_run
 from tests.support.exported import demo, exported_run
+from tests.support.faulty_ollama import faulty_ollama
 from tests.support.ollama import free_port
 
 ENDPOINT = "eval.endpoint={url: 'http://127.0.0.1:8/v1', model: m}"
@@ -34,7 +38,7 @@ def listed(tmp_path, monkeypatch):
 
 
 def test_all_there_are_and_whether_they_tell_log_probabilities(listed, monkeypatch):
-    monkeypatch.setattr(room, "served_name", lambda run: "my-model")
+    monkeypatch.setattr(room, "_own_served_name", lambda run: "my-model")
     assert [(each.name, each.scores) for each in listed(ENDPOINT)] == [
         ("base", True),
         ("adapter", True),
@@ -43,6 +47,23 @@ def test_all_there_are_and_whether_they_tell_log_probabilities(listed, monkeypat
         ("ollama", False),
         ("endpoint", False),
     ]
+
+
+def test_another_runs_model_of_the_same_name_is_not_asked(tmp_path, monkeypatch):
+    recipe = demo()
+    runs = [new_run(tmp_path, name) for name in ("one", "two")]
+    with faulty_ollama() as ollama:
+        monkeypatch.setenv("OLLAMA_HOST", ollama.url)
+        for run in runs:
+            register(recipe, run, silent, RegisterOptions())
+        names = [served_by(recipe, run) for run in runs]
+    assert names == [False, True]
+
+
+def served_by(recipe, run):
+    base = open_base(recipe.model)
+    encoder = Encoder(base.folder / "tokenizer.json", chat_format(recipe.chat.format))
+    return "ollama" in [each.name for each in contenders(recipe, run, base, encoder)]
 
 
 def test_the_recipe_chooses(listed):

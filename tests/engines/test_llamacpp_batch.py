@@ -114,6 +114,12 @@ def test_the_limit_and_the_context_cut_a_reply_off():
     assert len(replies([[5] * 55], 1)[0][0]) <= 5
 
 
+def test_an_empty_prompt_has_no_reply_and_holds_nobody_up():
+    tokens, _, ends, _ = replies([[], [3], []], 1, max_new_tokens=2)
+    assert tokens[0] == tokens[2] == [] and tokens[1]
+    assert ends[0] == ends[2] == [False]
+
+
 def test_an_index_draws_alike_for_a_seed_and_otherwise_for_another():
     prompts = [[1], [1], [1]]
     one = replies(prompts, 2, temperature=1.0)[0]

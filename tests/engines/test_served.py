@@ -8,6 +8,7 @@ import pytest
 from pipeline.chat import chat_format
 from pipeline.engines.completion import Decoding
 from pipeline.engines.ollama import REPEAT_LIMIT, OllamaServer
+from pipeline.engines.ollama_http import Patience
 from pipeline.engines.served import OllamaEngine
 from pipeline.errors import OllamaRefused, OllamaUnreachable
 from tests.support.faulty_ollama import faulty_ollama, lines, reply
@@ -126,6 +127,38 @@ def test_a_reply_that_was_cut_did_not_stop(fake, end):
     done = one(fake)
     assert not done.stopped
     assert done.text == "<think>\n2 +"
+
+
+def test_nothing_is_to_be_dropped_of_what_the_model_sees(fake, asked):
+    bodies = asked(lines(said(content="5"), END))
+    one(fake)
+    assert bodies[0]["truncate"] is bodies[0]["shift"] is False
+
+
+# the first as Ollama 0.34.1 says it
+OVERLONG = [
+    '{"error":{"code":400,"message":"request (36017 tokens) exceeds the available context size '
+    '(1024 tokens), try increasing it","type":"exceed_context_size_error"}}',
+    "the prompt is longer than the context length currently available to the model",
+]
+
+
+@pytest.mark.parametrize("words", OVERLONG)
+def test_a_prompt_beyond_the_context_is_a_reply_cut_before_its_first_token(fake, words):
+    fake.faults[CHAT] = reply(400, {"error": words})
+    done = one(fake)
+    assert (done.text, done.tokens, done.stopped) == ("", 0, False)
+
+
+def test_a_reply_waits_for_as_many_as_are_asked_for(fake, asked):
+    def late(handler):
+        sleep(0.6)
+        lines(said(content="5"), END)(handler)
+
+    asked(late)
+    server = OllamaServer(fake.url, Patience(slow=0.3))
+    patient = OllamaEngine(server, "m", FORMAT, batch_size=8)
+    assert [done.text for done in patient.answers(chats("a", "b"), GREEDY)] == ["5", "5"]
 
 
 def test_a_reply_ended_for_repeating_itself_keeps_what_was_said(fake):

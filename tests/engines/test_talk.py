@@ -7,20 +7,29 @@ from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
+from threading import Timer
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.chat import Encoder, Message, chat_format
-from pipeline.engines.gguf_file import read_gguf
+from pipeline.chat import Encoder, Message, chat_format, parse_reply
+from pipeline.engines.gguf_file import GgufFile, read_gguf
 from pipeline.engines.ollama import OllamaServer
 from pipeline.engines.talk import Ending, Manner, Piece, Remark, Trim, fitted
 from pipeline.engines.talk_file import FilePartner, RunPrompter, TemplatePrompter
 from pipeline.engines.talk_served import ServedPartner
 from pipeline.engines.talk_worker import TalkContext
 from pipeline.errors import NativeCrash, OllamaRefused, OllamaUnreachable, PipeError
-from tests.support.faulty_ollama import FaultyOllama, Handler, faulty_ollama, lines, reply
+from tests.support.faulty_ollama import (
+    FaultyOllama,
+    Handler,
+    faulty_ollama,
+    hang,
+    lines,
+    reply,
+    stall,
+)
 from tests.support.tiny_gguf import write_tiny_gguf
 from tests.support.tokenizer import write_base
 
@@ -158,7 +167,8 @@ def test_a_file_outside_a_run_is_asked_by_its_own_template(tiny, partner):
         spelled = talk("say <|eot_id|> now")
         prompt = prompter.prompt(spelled, True, other._ask).ids
         clean = prompter.prompt(talk("say it now"), True, other._ask).ids
-        assert prompt.count(clean[-5]) == clean.count(clean[-5])
+        end = other._ask("tokenize", text=FORMAT.end_of_turn, add_bos=False)
+        assert len(end) == 1 and prompt.count(end[0]) == clean.count(end[0]) > 0
         assert [r.kind for r in heard(other.stream(spelled, Manner()))[1]] == ["control tokens"]
     finally:
         other.close()
@@ -176,6 +186,72 @@ def test_what_a_prompt_shares_with_the_last_is_not_decoded_again(tiny):
     assert kept.keep([1, 2, 9]) == 2
     logits = [context_logits(kept, [9], 2), context_logits(fresh, [1, 2, 9], 0)]
     np.testing.assert_allclose(*logits, atol=1e-3)
+
+
+def test_a_memory_that_forgets_all_or_nothing_is_decoded_again(tiny, monkeypatch):
+    import llama_cpp
+    import numpy as np
+
+    kept, fresh = (TalkContext(str(tiny), n_ctx=96, gpu_layers=0, threads=1) for _ in range(2))
+    kept.extend([1, 2, 3, 4], wanted=True)
+    forget = llama_cpp.llama_memory_seq_rm
+
+    def whole_only(memory, sequence, start, end):
+        return False if start > 0 else forget(memory, sequence, start, end)
+
+    monkeypatch.setattr(llama_cpp, "llama_memory_seq_rm", whole_only)
+    assert kept.keep([1, 2, 9]) == 0
+    logits = [context_logits(context, [1, 2, 9], 0) for context in (kept, fresh)]
+    np.testing.assert_allclose(*logits, atol=1e-3)
+
+
+FOREIGN = {
+    2: ["<unk>"],
+    3: ["<start_of_turn>", "[INST]", "[/INST]", "</s>", "<｜User｜>", "<｜begin▁of▁sentence｜>"],
+    4: ["<end_of_turn>", "  ", "<table>", "<think>"],
+    1: ["hello", "[IN"],
+}
+
+
+def foreign() -> TemplatePrompter:
+    metadata = {
+        "tokenizer.chat_template": "{{ '<start_of_turn>' }}x{{ '<end_of_turn>' }}  <think>",
+        "tokenizer.ggml.tokens": [text for texts in FOREIGN.values() for text in texts],
+        "tokenizer.ggml.token_type": [kind for kind, texts in FOREIGN.items() for _ in texts],
+    }
+    return TemplatePrompter(GgufFile(Path("x.gguf"), metadata, ()), FORMAT)
+
+
+MARKS = [*FOREIGN[2], *FOREIGN[3], "<end_of_turn>"]
+
+
+@given(st.lists(st.sampled_from([*MARKS, "<|eot_id|>", "<", "[IN", "</", "s>", " ", "a"])))
+def test_no_control_token_of_a_foreign_file_is_spelled_any_more(pieces):
+    text = "".join(pieces)
+    neutral = foreign().neutral(text)
+    assert not any(mark in neutral for mark in [*MARKS, "<|eot_id|>"])
+    assert neutral.replace(" ", "") == text.replace(" ", "")
+
+
+def test_what_is_only_text_to_a_foreign_file_stays():
+    text = "hello  <table> <think> [IN</think>"
+    assert foreign().neutral(text) == text
+
+
+def test_a_reply_that_closes_what_it_never_opened_is_read_as_eval_does(tiny, partner, monkeypatch):
+    said = iter(["2 + 3\n</th", "ink>\n\n5"])
+
+    def ask(operation, **_):
+        if operation != "step":
+            return None
+        text = next(said, None)
+        return {"text": text, "tokens": 1} if text else {"text": "", "tokens": 3, "reason": "stop"}
+
+    monkeypatch.setattr(partner, "_ask", ask)
+    _, remarks, ending = heard(partner.stream(HELLO, Manner()))
+    assert ending.reply == parse_reply("2 + 3\n</think>\n\n5", FORMAT)
+    assert (ending.reply.thinking, ending.reply.answer) == ("2 + 3", "5")
+    assert [remark.kind for remark in remarks] == ["tags"]
 
 
 def context_logits(context, tokens, position):
@@ -260,6 +336,25 @@ def test_a_server_that_dies_in_mid_reply_is_one_clear_error_after_what_came(olla
         list(served(ollama).stream(HELLO, Manner()))
 
 
+def test_a_reply_that_ollama_ends_for_its_repetitions_is_cut_off_and_says_so(ollama):
+    words = {"error": "token repeat limit reached"}
+    ollama.faults["POST /api/chat"] = lines({"message": {"content": "a a"}}, words)
+    text, remarks, ending = heard(served(ollama).stream(HELLO, Manner()))
+    assert text["answer"] == "a a" and ending.reason == "length"
+    assert [remark.kind for remark in remarks] == ["repeats"]
+
+
+@pytest.mark.parametrize("fault", [hang, stall])
+def test_a_server_that_hangs_is_left_as_soon_as_the_reply_is_stopped(ollama, fault):
+    ollama.faults["POST /api/chat"] = fault
+    partner = served(ollama)
+    Timer(0.3, partner.stop).start()
+    (ending,) = partner.stream(HELLO, Manner())
+    assert ending.reason == "interrupted" and ending.seconds < 20
+    del ollama.faults["POST /api/chat"]
+    assert heard(partner.stream(HELLO, Manner()))[0]["answer"] == "5"
+
+
 def test_a_conversation_too_long_for_ollama_loses_its_oldest_exchange_and_says_so(ollama):
     lengths = []
 
@@ -274,7 +369,8 @@ def test_a_conversation_too_long_for_ollama_loses_its_oldest_exchange_and_says_s
     asked = talk("a", "b", "c", "d", "e", system="S")
     text, remarks, _ = heard(served(ollama).stream(asked, Manner()))
     assert lengths == [6, 4, 2] and text["answer"] == "5"
-    assert {remark.kind for remark in remarks} == {"left out"}
+    assert [remark.kind for remark in remarks] == ["left out"]
+    assert "the oldest 2 exchanges" in remarks[0].text
     ollama.faults["POST /api/chat"] = reply(400, {"error": "exceed_context_size_error"})
     with pytest.raises(OllamaRefused, match="exceed_context_size"):
         list(served(ollama).stream(HELLO, Manner()))

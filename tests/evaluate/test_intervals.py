@@ -1,6 +1,7 @@
 """Intervals that hold what they promise, and tests whose p is right."""
 
 from itertools import product
+from math import comb
 
 import numpy as np
 import pytest
@@ -89,7 +90,65 @@ def test_sign_flip_tells_a_change_from_chance() -> None:
     assert intervals.sign_flip(chance + 0.5, seed=1) < 0.001
 
 
-def test_items_that_all_agree_still_leave_a_doubt() -> None:
-    low, high = intervals.agreeing_change(0, 250)
-    assert -0.016 < low < -0.014 and 0.014 < high < 0.016
-    assert intervals.agreeing_change(1, 250)[1] == 1.0
+@pytest.mark.parametrize(
+    ("gained", "lost", "items", "low", "high"),
+    # the first as in Fagerland, Lydersen and Laake, Statistics in Medicine 33 (2014) 2850-2875
+    [(1, 7, 21, -0.517, -0.026), (0, 0, 250, -0.01513, 0.01513)],
+)
+def test_tango(gained: int, lost: int, items: int, low: float, high: float) -> None:
+    assert intervals.tango(gained, lost, items) == (
+        pytest.approx(low, abs=5e-4),
+        pytest.approx(high, abs=5e-4),
+    )
+
+
+@pytest.mark.parametrize(("gains", "losses"), [(0.05, 0.05), (0.1, 0.02), (0.0, 0.05), (0.5, 0.4)])
+def test_tango_holds_the_true_change_at_least_as_often_as_it_says(
+    gains: float, losses: float
+) -> None:
+    """Over every outcome of 20 items, by its probability."""
+    covered = 0.0
+    for up in range(21):
+        for down in range(21 - up):
+            low, high = intervals.tango(up, down, 20)
+            ways = comb(20, up) * comb(20 - up, down)
+            chance = ways * gains**up * losses**down * (1 - gains - losses) ** (20 - up - down)
+            covered += chance * (low <= gains - losses <= high)
+    assert 0.93 < covered <= 1
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 30))
+def test_tango_is_about_its_estimate_and_the_same_turned_around(
+    gained: int, lost: int, same: int
+) -> None:
+    items = gained + lost + same
+    low, high = intervals.tango(gained, lost, items)
+    assert -1 <= low < (gained - lost) / items < high <= 1
+    assert intervals.tango(lost, gained, items) == (-high, -low)
+
+
+def test_one_hit_is_no_surer_than_none() -> None:
+    widths = []
+    for hits in (0, 1, 2, 9):
+        low, high = intervals.share_interval(np.array([1.0] * hits + [0.0] * (50 - hits)), seed=1)
+        widths.append(high - low)
+    assert widths == sorted(widths) and len(set(widths)) == 4
+
+
+def test_one_change_is_no_surer_than_none() -> None:
+    none, one = (
+        intervals.change_interval(np.array([1.0] * gains + [0.0] * (50 - gains)), seed=1)
+        for gains in (0, 1)
+    )
+    assert none[0] == -none[1] and one[0] < 0 and one[1] - one[0] > none[1] - none[0]
+
+
+def test_many_on_both_sides_and_shares_between_are_resampled() -> None:
+    half = np.array([0.0, 1.0] * 25)
+    assert intervals.share_interval(half, 1) != intervals.wilson(25, 50)
+    assert intervals.share_interval(half, 1, lambda: np.array([0.25])) == (0.25, 0.25)
+    assert intervals.change_interval(half / 2, 1, lambda: np.array([0.25])) == (0.25, 0.25)
+
+
+def test_where_no_resample_has_a_value_there_is_no_interval() -> None:
+    assert np.isnan(intervals.percentile_range(np.array([np.nan, -np.inf]))).all()

@@ -104,6 +104,16 @@ def test_the_change_is_paired_and_tested_by_mcnemar() -> None:
     assert formed["change"]["low"] < -0.2 and formed["change"]["high"] > 0.2
 
 
+def test_few_hits_and_few_changes_get_score_intervals() -> None:
+    replies = all_right()
+    replies[0] = measured(ITEMS[0], RIGHT.format(70))
+    found = scores(base=replies, adapter=all_right())
+    assert found.engines()["base"]["exact_match"]["low"] == pytest.approx(0.529, abs=1e-3)
+    (match, _) = found.comparisons([("base", "adapter")])
+    change = match["change"]
+    assert change["value"] == 0.125 and change["low"] < 0 and change["high"] > 0.3
+
+
 def test_a_rise_from_nothing_has_no_percentage() -> None:
     none = [measured(item, RIGHT.format(70)) for item in ITEMS]
     (match, _) = scores(base=none, adapter=all_right()).comparisons([("base", "adapter")])

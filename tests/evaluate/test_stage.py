@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -12,12 +13,12 @@ from pipeline.cli import main
 from pipeline.cli.evaluate import show_scores
 from pipeline.data.read.sources import open_source
 from pipeline.engines.contenders import Contender
-from pipeline.errors import OllamaUnreachable, PipeError
+from pipeline.errors import OllamaUnreachable, PipeError, ServerFailed
 from pipeline.evaluate import Means, evaluate, published, stage
 from pipeline.evaluate.kept import FOLDER
 from pipeline.recipe import Recipe
 from pipeline.run import Manifest, Note
-from tests.evaluate.support import asked, rules, run_before_eval, tokens_of_replies
+from tests.evaluate.support import Rule, asked, rules, run_before_eval, tokens_of_replies
 from tests.support.exported import demo
 
 SMALL = ("eval.batch_size=1", "eval.limit=10")
@@ -87,8 +88,8 @@ def test_the_table_and_the_sentence_below_it_fit_a_terminal(
     lines = capsys.readouterr().out.splitlines()
     assert "r: 10 questions of test" in lines[0]
     cells = next(line for line in lines if line.strip().startswith("adapter")).split()
-    assert cells[:6] == ["adapter", "70.0%", "40.0-100.0", "100.0%", "0.0%", "1.649"]
-    said = "adapter answers 70.0% right where base answered 0.0%: +70.0 points (+40.0 to +100.0)"
+    assert cells[:6] == ["adapter", "70.0%", "39.7-89.2", "100.0%", "0.0%", "1.649"]
+    said = "adapter answers 70.0% right where base answered 0.0%: +70.0 points (+22.8 to +89.2)"
     assert lines[-1].startswith(said) and lines[-1].endswith(
         "ollama answers as many right as adapter"
     )
@@ -283,3 +284,96 @@ def test_the_last_line_of_an_answer_that_was_torn_is_asked_again(bench: Bench) -
     whole = bench.bytes()
     bench.eval(force=True)
     assert bench.bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "setting", ["serve.num_ctx=2048", "train.load_in_4bit=false", "train.device=cuda"]
+)
+def test_engines_opened_otherwise_are_asked_anew(bench: Bench, setting: str) -> None:
+    bench.eval()
+    bench.eval(demo(*SMALL, setting))
+    assert not bench.notes and len(asked(bench.log)) == 30
+
+
+def registered(bench: Bench, digest: str, num_ctx: int) -> None:
+    model = {"name": "my-model", "digest": digest, "type": "Q8_0"}
+    facts = {"models": [model], "parameters": {"num_ctx": num_ctx}}
+    with bench.run.publish("serve") as draft:
+        entries = bench.run.input_entry("export")
+        draft.manifest = Manifest("serve", {}, entries, facts=facts)
+
+
+@pytest.mark.parametrize("other", [("sha256:2", 1024), ("sha256:1", 2048)])
+def test_another_model_under_the_name_is_asked_anew_and_alone(
+    bench: Bench, other: tuple[str, int]
+) -> None:
+    registered(bench, "sha256:1", 1024)
+    bench.eval()
+    registered(bench, *other)
+    bench.eval()
+    assert len(asked(bench.log)) == 10 and not any("ollama" in note for note in bench.notes)
+    bench.engines = bench.engines[:2]
+    bench.eval()
+    assert bench.notes == ["eval is up to date."]  # while the server is away
+
+
+def test_an_endpoint_that_goes_away_is_left_out_and_said(bench: Bench) -> None:
+    def gone() -> None:
+        raise ServerFailed("The endpoint stopped answering.")
+
+    bench.engines = [*bench.engines[:2], Contender("endpoint", gone, False)]
+    assert bench.eval().section["engines"] == ["base", "adapter"]
+    assert bench.notes == ["endpoint is left out: The endpoint stopped answering."]
+
+
+def test_force_clears_nothing_before_all_that_was_asked_for_is_found_good(
+    bench: Bench, tmp_path: Path
+) -> None:
+    bench.killed(9)
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text('{"question": " "}\n')
+    for bad in (str(empty), "no-such-task"):
+        with pytest.raises(PipeError):
+            bench.eval(demo(*SMALL, f"eval.tasks=[{bad}]"), force=True)
+    bench.eval()
+    assert bench.notes == ["eval base goes on with 8 answers that are there."]
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("-inf")])
+def test_likelihoods_that_are_no_numbers_are_said_and_not_counted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, odd: float
+) -> None:
+    def broken(self: Rule, sequences: list, keep: Path | None = None) -> list:
+        value = odd if self.name == "adapter" else -0.5
+        return [np.full(len(s.ids) - s.target_start, value, np.float32) for s in sequences]
+
+    monkeypatch.setattr(Rule, "score", broken)
+    bench.eval()
+    said = "score adapter: 10 of 10 likelihoods are no finite numbers"
+    assert len(bench.notes) == 1 and bench.notes[0].startswith(said)
+    engines = published(bench.run)["engines"]
+    assert "perplexity" not in engines["adapter"] and engines["base"]["cross_entropy"]
+    assert "NaN" not in (bench.run.folder("eval") / "answers.jsonl").read_text()
+
+
+def test_answers_in_prose_are_not_held_against_one_another_and_it_is_said(
+    bench: Bench, tmp_path: Path
+) -> None:
+    prose = "Because light of short waves is scattered more than light of long waves."
+    path = tmp_path / "prose.jsonl"
+    rows = [{"question": "What is 2 + 1?", "answer": each} for each in (prose, "It is 3.")]
+    path.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    manifest = bench.eval(demo(*SMALL, f"eval.tasks=[{path}]"))
+    assert bench.notes[0].startswith("prose: 1 of 2 questions have no reference, nor an answer")
+    assert manifest.counts == {"prose": 2, "prose graded": 1}
+    assert published(bench.run)["engines"]["adapter"]["exact_match"]["value"] == 1.0
+
+
+def test_answers_to_other_tasks_say_what_was_asked(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "more.jsonl"
+    path.write_text('{"question": "What is 2 + 1?", "reference": 3}\n')
+    bench.eval(demo(*SMALL, f"eval.tasks=[test, {path}]"))
+    lines = (bench.run.folder("eval") / "answers.jsonl").read_text().splitlines()
+    own, other = json.loads(lines[0]), json.loads(lines[-1])
+    assert "question" not in own and "reference" not in own
+    assert (other["question"], other["reference"]) == ("What is 2 + 1?", "3")

@@ -234,6 +234,7 @@ def confined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], st
     return lambda: subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
+@pytest.mark.e2e  # compiles anew
 def test_compiled_code_is_kept_in_a_private_folder_where_no_other_takes_it(
     confined: Callable[[], str], tmp_path: Path
 ) -> None:
@@ -245,6 +246,7 @@ def test_compiled_code_is_kept_in_a_private_folder_where_no_other_takes_it(
     assert list(Path(place).glob("*/*.nbi"))
 
 
+@pytest.mark.e2e  # compiles anew
 @pytest.mark.parametrize("foreign", ["open to all", "a link", "another user's"])
 def test_a_shared_folder_that_others_may_write_to_holds_no_code(
     confined: Callable[[], str], tmp_path: Path, foreign: str

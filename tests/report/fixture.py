@@ -53,19 +53,19 @@ def compared(metric: str, before: str, after: str, change: float, p: float) -> d
 
 
 GATES = [
-    ("prompt text: llama.cpp", "prompt", "passed", "12 conversations", "", ""),
-    ("prompt text: Ollama", "prompt", "passed", "12 conversations", "", ""),
-    ("one BOS", "tokens", "passed", "ids of 12 prompts", "", ""),
-    ("merge took effect", "weights", "passed", "21 tensors of the adapter", "", ""),
+    ("prompt text: llama.cpp", "prompts", "passed", "12 conversations", "", ""),
+    ("prompt text: Ollama", "prompts", "passed", "12 conversations", "", ""),
+    ("one BOS", "file", "passed", "ids of 12 prompts", "", ""),
     (
         "context length",
-        "served model",
+        "served",
         "failed",
         "a prompt of 1,000 tokens",
         "Ollama evaluated 512 of them",
         "pipe register --set serve.num_ctx=1024",
     ),
-    ("served file", "served model", "not_run", "", "no server answers", "Start it: ollama serve"),
+    ("served file", "identity", "not_run", "", "no server answers", "Start it: ollama serve"),
+    ("merge", "precision", "passed", "21 tensors of the adapter", "", ""),
 ]
 
 
@@ -109,7 +109,8 @@ class Made:
 
 def write_run(root: Path, *, without: Iterable[str] = (), **changes: Any) -> Run:
     """A run at `root`. `changes`: engines, items, samples, gates, answer (a text for all), losses,
-    overrides of the recipe, right (engine -> share of right answers), rejects, speed."""
+    overrides of the recipe, right (engine -> share of right answers), rejects, speed, precision,
+    scores (for every engine), grad_norm, tasks, asked (task -> facts) and answers beside ours."""
     made = Made(root, **changes)
     steps = {"data": _data, "train": _train, "export": _export, "serve": _serve}
     for stage, write in (steps | {"check": _check, "eval": _eval}).items():
@@ -188,7 +189,7 @@ def _train(made: Made) -> None:
             "step": 10 * number or 1,
             "steps": 180,
             "loss": loss,
-            "grad_norm": 2.2 / (number + 1),
+            "grad_norm": made.changes.get("grad_norm", 2.2 / (number + 1)),
             "learning_rate": 2e-3 * (1 - number / len(losses)),
             "tokens": 1000 * number,
         }
@@ -232,12 +233,14 @@ def _check(made: Made) -> None:
         "Q8_0": {"kl": 3.1e-4, "same_top": 0.996, "baseline_kl": 4e-4, "baseline_same_top": 0.99},
         "Q4_K_M": {"kl": 0.021, "same_top": 0.96, "baseline_kl": 0.033, "baseline_same_top": 0.94},
     }
+    precision |= made.changes.get("precision", {})
     results = {"gates": made.changes.get("gates", gates()), "precision": precision}
     made.publish("check", {"results.json": results})
 
 
 def _eval(made: Made) -> None:
-    scores = {engine: metrics(engine, made.right(engine)) for engine in made.engines}
+    more = made.changes.get("scores", {})
+    scores = {engine: metrics(engine, made.right(engine)) | more for engine in made.engines}
     task = {
         "items": made.items,
         "samples": made.changes.get("samples", 1),
@@ -245,24 +248,20 @@ def _eval(made: Made) -> None:
         "engines": scores,
         "comparisons": _comparisons(made.engines),
     }
+    same = {"first_token_s": 0.05, "seconds": 20.0, "load_s": 1.0, "memory_bytes": 5e7}
     speed: dict[str, Any] = {
-        engine: {
-            "tokens_per_s": 400.0 + 90 * place,
-            "first_token_s": 0.05,
-            "seconds": 20.0,
-            "load_s": 1.0,
-            "memory_bytes": 5e7,
-        }
+        engine: {"tokens_per_s": 400.0 + 90 * place} | same
         for place, engine in enumerate(made.engines)
     }
     files = {
         "results.json": task | {"tasks": made.changes.get("tasks", {})},
-        "answers.jsonl": _answers(made),
+        "answers.jsonl": [*_answers(made), *made.changes.get("answers", ())],
     }
     if made.changes.get("speed", True):
         files["speed.json"] = {"test": speed}
-    section = {"eval": made.recipe.eval.model_dump(mode="json")}
-    made.publish("eval", files, section=section)
+    section = {"eval": made.recipe.eval.model_dump(mode="json"), "engines": made.engines}
+    asked = {"test": {"dataset": "test"}} | made.changes.get("asked", {})
+    made.publish("eval", files, section=section, facts={"tasks": asked})
 
 
 def _comparisons(engines: list[str]) -> list[dict[str, Any]]:

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 
 from pipeline.report import write_report, write_versus
 from tests.report.browser import running_browser
@@ -45,10 +45,31 @@ _CONTRAST = """() => {
 """Every visible text's contrast with what is behind it, as WCAG 2 defines it."""
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with running_browser() as browser:
-        yield browser
+class Tab:
+    """The one tab of these tests, with what its page asked for and complained of."""
+
+    def __init__(self, page: Page, pages: dict[str, Path]) -> None:
+        self.page = page
+        self.pages = pages
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("console", lambda message: self.errors.append(message.text))
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def show(self, name: str, width: int = 1280) -> None:
+        """Open the page anew, on a light screen."""
+        self.requests.clear()
+        self.errors.clear()
+        self.page.set_viewport_size({"width": width, "height": 740})
+        self.page.emulate_media(media="screen", color_scheme="light")
+        self.page.goto(self.pages[name].as_uri())
+
+    def unfold(self) -> None:
+        self.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+
+    def text(self, selector: str) -> str:
+        return self.page.inner_text(selector)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +78,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     whole = write_run(runs / "demo")
     other = write_run(runs / "demo-r16", overrides=["train.lora.r=16"], right={"adapter": 0.7})
     bare = write_run(runs / "bare", without=("serve", "check", "eval"))
-    hostile = write_run(runs / "hostile", answer=HOSTILE + "x" * 100_000)
+    hostile = write_run(runs / "hostile", answer=HOSTILE + "x" * 20_000, items=10)
     return {
         "whole": write_report(whole, "-r demo")[0],
         "bare": write_report(bare)[0],
@@ -66,107 +87,89 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-class Seen:
-    """An open page, with what it asked for and complained of."""
-
-    def __init__(self, page: Page, path: Path) -> None:
-        self.page = page
-        self.requests: list[str] = []
-        self.errors: list[str] = []
-        page.on("request", lambda request: self.requests.append(request.url))
-        page.on("console", lambda message: self.errors.append(message.text))
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.goto(path.as_uri())
-        self.url = path.as_uri()
-
-    def text(self, selector: str) -> str:
-        return self.page.inner_text(selector)
+@pytest.fixture(scope="module")
+def tab(pages: dict[str, Path]) -> Iterator[Tab]:
+    """Shared: to start a browser, or a context in it, takes longer than a test."""
+    with running_browser() as browser:
+        yield Tab(browser.new_page(), pages)
 
 
-def look(browser: Browser, path: Path, **context: Any) -> Seen:
-    return Seen(browser.new_context(**context).new_page(), path)
-
-
-def test_the_summary_answers_its_four_questions(browser: Browser, pages: dict[str, Path]) -> None:
-    seen = look(browser, pages["whole"])
-    trained, better, safe, run = seen.page.locator(".card").all_inner_texts()
+def test_the_summary_answers_its_four_questions(tab: Tab) -> None:
+    tab.show("whole")
+    trained, better, safe, run = tab.page.locator(".card").all_inner_texts()
     assert "2,362 training rows of open-r1/OpenR1-Math-220k" in trained
     assert "QLoRA, r = 32" in trained and "180 steps" in trained and "a CPU" in trained
     assert "4.8% → 84.0%" in better and "0.0% → 99.6%" in better
     assert "+74.2 to +84.2 points" in better and "fewer than 1 in 1,000" in better
     assert "No: 1 gate failed" in safe and "Failed: context length" in safe
     assert "ollama run my-model" in run and "pipe chat -r demo" in run
-    assert seen.errors == []
+    assert tab.errors == []
 
 
 @pytest.mark.parametrize("name", ["whole", "bare", "hostile", "versus"])
-def test_a_page_asks_for_nothing_and_fits_a_phone(
-    browser: Browser, pages: dict[str, Path], name: str
-) -> None:
-    seen = look(browser, pages[name], viewport={"width": 360, "height": 740})
-    seen.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
-    assert seen.page.evaluate("document.documentElement.scrollWidth") <= 360
-    assert seen.requests == [seen.url]
-    assert seen.errors == []
-    assert seen.page.locator("script").count() == 0
+def test_a_page_asks_for_nothing_and_fits_a_phone(tab: Tab, name: str) -> None:
+    tab.show(name, width=360)
+    tab.unfold()
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert tab.requests == [tab.pages[name].as_uri()]
+    assert tab.errors == []
+    assert tab.page.locator("script").count() == 0
 
 
 @pytest.mark.parametrize("name", ["whole", "versus"])
-def test_every_text_can_be_read_in_both_themes(
-    browser: Browser, pages: dict[str, Path], name: str
-) -> None:
+def test_every_text_can_be_read_in_both_themes(tab: Tab, name: str) -> None:
     backgrounds = {}
-    seen = look(browser, pages[name])
-    seen.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    tab.show(name)
+    tab.unfold()
     themes: tuple[Literal["light"], Literal["dark"]] = ("light", "dark")
     for theme in themes:
-        seen.page.emulate_media(color_scheme=theme)
-        backgrounds[theme] = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
-        found = seen.page.evaluate(_CONTRAST)
+        tab.page.emulate_media(color_scheme=theme)
+        backgrounds[theme] = tab.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        found = tab.page.evaluate(_CONTRAST)
         assert len(found) > 100
         assert [each for each in found if each["ratio"] < 4.5] == []
     assert backgrounds["light"] != backgrounds["dark"]
 
 
-def test_thinking_is_folded_until_it_is_asked_for(browser: Browser, pages: dict[str, Path]) -> None:
-    seen = look(browser, pages["whole"])
-    fold = seen.page.locator(".reply details").first
+def test_thinking_is_folded_until_it_is_asked_for(tab: Tab) -> None:
+    tab.show("whole")
+    fold = tab.page.locator(".reply details").first
     assert not fold.locator("pre").is_visible()
     fold.locator("summary").click()
     assert "Dan sells 5: 92-5=87" in fold.locator("pre").inner_text()
 
 
-def test_no_name_in_a_chart_covers_another(browser: Browser, pages: dict[str, Path]) -> None:
-    seen = look(browser, pages["whole"])
-    overlaps = seen.page.evaluate("""() => [...document.querySelectorAll("svg")].flatMap(svg => {
+def test_no_name_in_a_chart_covers_another(tab: Tab) -> None:
+    tab.show("whole")
+    overlaps = tab.page.evaluate("""() => [...document.querySelectorAll("svg")].flatMap(svg => {
       const boxes = [...svg.querySelectorAll("text")].map(t => [t.textContent, t.getBBox()]);
       return boxes.flatMap(([one, a], i) => boxes.slice(i + 1).filter(([_, b]) =>
         a.x < b.x + b.width - 1 && b.x < a.x + a.width - 1 &&
         a.y < b.y + b.height - 2 && b.y < a.y + a.height - 2).map(([two]) => [one, two]));
     })""")
     assert overlaps == []
-    assert seen.page.locator("figure .label").count() == 4
+    assert tab.page.locator("figure .label").count() == 4
 
 
-def test_hostile_answers_are_shown_and_do_nothing(browser: Browser, pages: dict[str, Path]) -> None:
-    seen = look(browser, pages["hostile"])
-    shown = seen.page.locator(".reply pre").first.inner_text()
+def test_hostile_answers_are_shown_and_do_nothing(tab: Tab) -> None:
+    tab.show("hostile")
+    shown = tab.page.locator(".reply pre").first.inner_text()
     assert shown.startswith('</pre><script>fetch("http://evil.example")</script>␛[2J[U+202E]gnol␀')
-    assert seen.page.locator("img").count() == 0
-    assert "more characters are in eval/answers.jsonl" in seen.text(".reply")
-    assert pages["hostile"].stat().st_size < 400_000
+    assert tab.page.locator("img").count() == 0
+    assert "more characters are in eval/answers.jsonl" in tab.text(".reply")
+    assert tab.pages["hostile"].stat().st_size < 400_000
 
 
-def test_a_printed_page_shows_what_was_folded(browser: Browser, pages: dict[str, Path]) -> None:
-    seen = look(browser, pages["whole"], color_scheme="dark")
-    seen.page.emulate_media(media="print")
-    assert seen.page.locator(".reply details pre").first.is_visible()
-    assert seen.page.evaluate("getComputedStyle(document.body).color") == "rgb(27, 31, 39)"
+def test_a_printed_page_shows_what_was_folded(tab: Tab) -> None:
+    tab.show("whole")
+    tab.page.emulate_media(media="print", color_scheme="dark")
+    assert tab.page.locator(".reply details pre").first.is_visible()
+    assert tab.page.evaluate("getComputedStyle(document.body).color") == "rgb(27, 31, 39)"
 
 
-def test_two_runs_stand_side_by_side(browser: Browser, pages: dict[str, Path]) -> None:
-    seen = look(browser, pages["versus"])
-    assert "demo" in seen.text(".headline") and "−15.0 points" in seen.text(".card")
-    assert seen.page.locator("#recipe tbody tr").all_inner_texts() == ["train.lora.r\t32\t16"]
-    assert seen.page.locator("figure").first.locator("polyline").count() == 2
-    assert "demo-r16" in seen.text("figure .legend")
+def test_two_runs_stand_side_by_side(tab: Tab) -> None:
+    tab.show("versus")
+    assert "demo" in tab.text(".headline") and "−15.0 points" in tab.text(".card")
+    assert tab.page.locator("#recipe tbody tr").all_inner_texts() == ["train.lora.r\t32\t16"]
+    assert tab.page.locator("figure").first.locator("polyline").count() == 2
+    assert "demo-r16" in tab.text("figure .legend")

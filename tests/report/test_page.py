@@ -5,11 +5,15 @@ from typing import Any
 
 import pytest
 
+from pipeline.check.table import PROBES
 from pipeline.errors import MissingInput
+from pipeline.evaluate.metrics import METRICS
+from pipeline.evaluate.results import pairs_of
 from pipeline.report import write_report
 from pipeline.report.gather import gather
-from pipeline.report.samples import samples
+from pipeline.report.reproduce import pinned_recipe, provenance
 from pipeline.report.summary import Answer, summary, verdict
+from pipeline.report.words import _LABELS, metric
 from tests.report.fixture import HOSTILE, gates, metrics, write_run
 
 STAGES = ("data", "train", "export", "serve", "check", "eval")
@@ -78,29 +82,6 @@ def test_equal_runs_give_equal_bytes(tmp_path: Path) -> None:
         (run.folder("eval") / "timing.json").write_text(json.dumps({"seconds": len(run.name)}))
     one, two = (write_report(run)[0].read_bytes() for run in runs)
     assert one == two
-
-
-def test_a_stale_stage_is_shown_and_announced(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "demo")
-    manifest = run.folder("export") / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"seed": 3407', '"seed": 3408'))
-    path, gaps = write_report(run, "-r demo")
-    texts = {gap.text: gap.command for gap in gaps}
-    assert texts[f"{run.folder('eval')} was made from another export than the one there now."] == (
-        "pipe eval -r demo"
-    )
-    page = path.read_text(encoding="utf-8")
-    assert "Not all of this still holds" in page and "4.8% → 84.0%" in page
-
-
-def test_a_changed_file_is_announced(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "demo")
-    (run.folder("check") / "results.json").write_text("{")
-    path, gaps = write_report(run, "-r demo")
-    assert any("is not the file that check wrote" in gap.text for gap in gaps)
-    assert any("is no JSON" in gap.text for gap in gaps)
-    assert {gap.command for gap in gaps} == {"pipe check -r demo"}
-    assert "Not checked" in path.read_text(encoding="utf-8")
 
 
 def test_hostile_text_is_text(tmp_path: Path) -> None:
@@ -181,36 +162,17 @@ def test_an_unregistered_model_is_registered_first(tmp_path: Path) -> None:
     assert run.commands == ["pipe register -r demo", "ollama run my-model", "pipe chat -r demo"]
 
 
-def test_samples_show_what_training_mended_broke_and_left(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "demo", items=20, right={"base": 0.3, "adapter": 0.6})
-    found = samples(gather(run))
-    assert [(sample.id, sample.title) for sample in found] == [
-        ("test_6", "base wrong, tuned right"),
-        ("test_7", "base wrong, tuned right"),
-        ("test_12", "both wrong"),
-        ("test_0", "both right"),
-    ]
-    first = found[0]
-    assert first.question.startswith("Dan owns 96 cards") and first.reference == "91"
-    assert [said.engines for said in first.said] == [
-        ["base"],
-        ["adapter", "merged", "Q8_0", "Q4_K_M", "ollama"],
-    ]
-    assert first.said[1].thinking == "Dan sells 5: 96-5=91"
-    assert (first.said[0].right, first.said[1].right) == (False, True)
-
-
-def test_of_many_samples_one_is_shown(tmp_path: Path) -> None:
-    found = samples(gather(write_run(tmp_path / "demo", items=5, samples=4)))
-    assert {name for said in found[0].said for name in said.engines} == {
-        "base", "adapter", "merged", "Q8_0", "Q4_K_M", "ollama",
-    }  # fmt: skip
-    assert len([name for said in found[0].said for name in said.engines]) == 6
-
-
 def test_engines_are_in_the_order_of_the_work(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "demo", engines=["ollama", "Q4_K_M", "Q8_0", "base", "mine"])
-    assert list(gather(run).engines) == ["base", "Q8_0", "Q4_K_M", "ollama", "mine"]
+    work = ["base", "merged", "Q8_0", "Q4_K_M", "ollama"]  # the files' order is the alphabet's
+    assert list(gather(write_run(tmp_path / "demo", engines=work)).engines) == work
+
+
+@pytest.mark.parametrize(
+    "engines", [["base", "adapter", "Q8_0"], ["base", "Q4_K_M", "ollama"], ["base", "endpoint"]]
+)
+def test_the_tuned_engine_is_the_one_that_eval_compares(tmp_path: Path, engines: list[str]) -> None:
+    view = gather(write_run(tmp_path / "demo", engines=engines))
+    assert ("base", view.tuned) in pairs_of(engines, list(view.files))
 
 
 def test_further_tasks_have_tables_of_their_own(tmp_path: Path) -> None:
@@ -222,10 +184,31 @@ def test_further_tasks_have_tables_of_their_own(tmp_path: Path) -> None:
 
 
 def test_the_recipe_on_the_page_pins_what_was_read(tmp_path: Path) -> None:
-    from pipeline.report.reproduce import commands, pinned_recipe
+    from pipeline.report.reproduce import commands
 
     override = 'data.sources=[{dataset: "open-r1/OpenR1-Math-220k", config: default}]'
     view = gather(write_run(tmp_path / "demo", overrides=[override]))
     assert "revision: e4e141ec" in pinned_recipe(view)
     assert view.recipe["data"]["sources"][0]["revision"] is None
     assert commands(view)[-1] == "pipe eval -r recipe.yaml"
+
+
+def test_commits_of_benchmarks_and_tasks_are_on_the_page(tmp_path: Path) -> None:
+    override = "data.decontaminate=[{dataset: openai/gsm8k, config: main}]"
+    asked = {"math-500": {"dataset": "HuggingFaceH4/MATH-500", "revision": "6e4ed1a2"}}
+    view = gather(write_run(tmp_path / "demo", overrides=[override], asked=asked))
+    view.facts("data")["decontaminate"] = [{"dataset": "openai/gsm8k", "revision": "740312ad"}]  # type: ignore[index]
+    assert "revision: 740312ad" in pinned_recipe(view)
+    assert ("openai/gsm8k", "commit 740312ad") in provenance(view)
+    assert ("task math-500", "commit 6e4ed1a2") in provenance(view)
+
+
+def test_the_gates_of_these_tests_are_real_ones() -> None:
+    real = {(probe.name, probe.group) for probe in PROBES}
+    assert {(gate["name"], gate["group"]) for gate in gates()} <= real
+
+
+def test_every_metric_of_eval_has_a_name_here() -> None:
+    assert {each.name for each in METRICS} == set(_LABELS)
+    assert metric("wrong").better == "lower" and metric("reply_tokens").better == ""
+    assert metric("my_own").better == "higher"

@@ -2,14 +2,21 @@
 
 import json
 from pathlib import Path
+from random import Random
+from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import main
+from pipeline.evaluate.metrics import Metric, Statistics, ratio
+from pipeline.evaluate.results import Scores
 from pipeline.report import write_versus
-from pipeline.report.gather import gather
+from pipeline.report.gather import RunView, gather
 from pipeline.report.paired import compare, paired_tests
+from pipeline.report.versus import _tested
+from pipeline.report.words import by_chance, odds
 from tests.report.fixture import gates, write_run
 
 
@@ -30,10 +37,71 @@ def test_right_and_wrong_are_tested_by_mcnemar(won: int, lost: int, p_value: flo
 
 
 def test_means_of_samples_are_tested_by_turning_signs() -> None:
-    found = compare([0.25] * 12, [0.75] * 11 + [0.5])
+    found = compare([0.25] * 12, [0.75] * 11 + [0.5], samples=4)
     assert found.test == "sign-flip permutation"
     assert found.p_value < 0.01
     assert 0.4 < found.change["low"] <= found.change["high"] <= 0.5
+
+
+def _as_it_is(right: Any) -> Statistics:
+    return right, 1
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_the_test_is_the_one_that_eval_makes(samples: int) -> None:
+    random = Random(3)
+    chances = {"a": 0.4, "b": 0.6}
+    right = {name: [random.random() < p for _ in range(60)] for name, p in chances.items()}
+    # what is measured of a reply is, here, nothing but whether it was right
+    graded = Metric("exact_match", "higher", "reply", _as_it_is, ratio, is_share=True)
+    made = Scores(right, [graded], samples, seed=0).comparisons([("a", "b")])[0]  # type: ignore[arg-type]
+    shares = [np.reshape(each, (-1, samples)).mean(axis=1).tolist() for each in right.values()]
+    found = compare(shares[0], shares[1], samples)
+    assert (found.test, found.p_value) == (made["test"], pytest.approx(made["p_value"], rel=1e-3))
+    assert found.change == pytest.approx(made["change"], abs=1e-6)
+
+
+def gsm8k(root: Path, **facts: str) -> RunView:
+    graded = {"task": "gsm8k", "engine": "adapter", "metrics": {"exact_match": 1}, "text": "4"}
+    return gather(
+        write_run(
+            root,
+            tasks={"gsm8k": {"items": 2, "engines": {"adapter": {}}}},
+            asked={"gsm8k": {"dataset": "openai/gsm8k", **facts}},
+            answers=[graded | {"id": f"q{number}"} for number in range(2)],
+        )
+    )
+
+
+def test_another_tasks_questions_are_paired_where_both_read_the_same(tmp_path: Path) -> None:
+    one, same = (gsm8k(tmp_path / name, revision="740312ad") for name in ("one", "same"))
+    other, unknown = gsm8k(tmp_path / "other", revision="e53f048e"), gsm8k(tmp_path / "unknown")
+    assert paired_tests(one, same, "gsm8k")["adapter"].questions == 2
+    assert paired_tests(one, other, "gsm8k") == {}
+    assert paired_tests(unknown, unknown, "gsm8k") == {}
+
+
+def test_why_no_test_was_made_is_said_as_it_is() -> None:
+    assert "Nothing shows that they were asked the same" in _tested("exact_match", None)
+    assert "Only right answers are tested" in _tested("perplexity", None)
+
+
+def test_a_difference_is_none_only_where_it_is_zero() -> None:
+    even = compare([1.0] * 11 + [0.0] * 12 + [1.0] * 7, [0.0] * 11 + [1.0] * 12 + [1.0] * 7)
+    assert even.p_value == 1.0 and even.change["value"] > 0
+    assert by_chance(even.p_value, even.change) == "Nothing tells it from chance (p = 1)."
+    assert odds(even.p_value, even.change) == "nothing tells it from chance"
+    zero = dict.fromkeys(("low", "value", "high"), 0.0)
+    assert odds(1.0, zero) == "no difference" and "no difference" in by_chance(1.0, zero)
+    assert "would differ at least this much" in by_chance(0.2, even.change)
+
+
+def test_scores_of_earlier_work_win_nothing(tmp_path: Path) -> None:
+    one, two = write_run(tmp_path / "one", right={"adapter": 0.3}), write_run(tmp_path / "two")
+    manifest = two.folder("export") / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"seed": 3407', '"seed": 3408'))
+    page = write_versus(one, two)[0].read_text(encoding="utf-8")
+    assert '<p class="headline">two: measured on an earlier export</p>' in page
 
 
 def test_only_questions_that_both_answered_are_paired(tmp_path: Path) -> None:

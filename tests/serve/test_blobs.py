@@ -108,6 +108,34 @@ def test_a_damaged_file_on_a_server_without_models_is_removed_with_the_model(kep
     assert models[0]["blob"] == "uploaded"
 
 
+def broken_stranger(kept):
+    """A model that the server lists first and refuses to show."""
+    kept.models = {"broken": {"files": {"a": f"sha256:{'0' * 64}"}}, **kept.models}
+
+    def show(handler):
+        broken = handler.values["model"].startswith("broken")
+        reply(500, {"error": "unexpected EOF"})(handler) if broken else handler.behave()
+
+    kept.faults["POST /api/show"] = show
+
+
+def test_a_strangers_model_that_is_not_shown_stops_no_registration(kept, run):
+    register(RECIPE, run, silent, PLAIN)
+    broken_stranger(kept)
+    models = register(RECIPE, run, silent, PLAIN).facts["models"]
+    assert [model["blob"] for model in models] == ["was there, hashed again"] * 2
+
+
+def test_a_damaged_file_is_not_removed_where_a_user_of_it_may_be_unseen(kept, run):
+    register(RECIPE, run, silent, PLAIN)
+    broken_stranger(kept)
+    rot(path := kept.path(digest(run, "Q8_0")))
+    with pytest.raises(PipeError, match="damaged") as error:
+        register(RECIPE, run, silent, FORCE)
+    assert error.value.hint.endswith(f"rm {path}")
+    assert "my-model" in kept.models
+
+
 @pytest.mark.parametrize("version", ["0.24.0", "0.34.1"])
 def test_servers_that_use_the_file_itself(kept, tiny, version):
     kept.version = version

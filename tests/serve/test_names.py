@@ -2,8 +2,9 @@
 
 import pytest
 
+from pipeline.engines.ollama import model_blob
 from pipeline.errors import RecipeError
-from pipeline.serve.names import model_blob, model_names
+from pipeline.serve.names import model_names
 
 HEX = "0123456789abcdef" * 4
 

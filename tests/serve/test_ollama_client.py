@@ -1,15 +1,17 @@
 """The Ollama client against a server that misbehaves; the real one is asked in test_e2e.py."""
 
 import hashlib
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from time import monotonic, sleep
 
 import pytest
 from ollama._client import _parse_host
 
 from pipeline.engines.ollama import OllamaServer
-from pipeline.engines.ollama_http import Patience, server_url
+from pipeline.engines.ollama_http import Connection, Patience, server_url
 from pipeline.errors import OllamaRefused, OllamaUnreachable, PipeError
-from tests.support.faulty_ollama import cut, dribble, faulty_ollama, hang, lines, reply
+from tests.support.faulty_ollama import cut, dribble, faulty_ollama, hang, lines, reply, stall
 from tests.support.ollama import free_port
 
 IMPATIENT = Patience(connect=0.5, quick=0.3, slow=0.3, total=0.3)
@@ -223,9 +225,6 @@ def test_a_streamed_reply(fake, server):
         {"message": {"content": "5"}},
         {"done": True, "done_reason": "stop", "prompt_eval_count": 7, "eval_count": 3},
     )
-    assert list(server.stream_chat("m", HELLO)) == [
-        ("thinking", "2 "), ("thinking", "+ 3"), ("content", "5"),
-    ]  # fmt: skip
     whole = server.chat("m", HELLO)
     assert (whole.thinking, whole.content, whole.done_reason) == ("2 + 3", "5", "stop")
     assert (whole.prompt_eval_count, whole.eval_count) == (7, 3)
@@ -239,3 +238,48 @@ def test_an_error_in_the_middle_of_a_reply_is_an_error(fake, server):
 
 def test_no_model_is_none(server):
     assert server.find("nobody") is None
+
+
+def test_a_name_runs_a_file_only_by_its_digest(fake, server):
+    ours, theirs = (f"sha256:{digit * 64}" for digit in "01")
+    fake.models["m"] = {"files": {"a.gguf": theirs}}
+    assert server.runs("m", theirs)
+    assert not server.runs("m", ours)
+    assert not server.runs("nobody", ours)
+
+
+def waited_for(fake, seconds, at_once, answer):
+    """What comes of a chat whose first byte takes so long, `at_once` of them being out."""
+
+    def slow(handler):
+        sleep(seconds)
+        answer(handler)
+
+    fake.faults["POST /api/chat"] = slow
+    patience = Patience(connect=5, quick=5, slow=0.5, total=9)
+    return list(Connection(fake.url, patience).events("/api/chat", {}, at_once))
+
+
+def test_one_that_waits_in_the_servers_queue_does_not_hang(fake):
+    done = {"done": True}
+    assert waited_for(fake, 1.0, 8, lines(done)) == [done]
+    with pytest.raises(OllamaUnreachable, match="stopped answering"):
+        waited_for(fake, 1.0, 1, lines(done))
+
+
+def test_once_it_answers_it_may_be_silent_no_longer_than_another(fake):
+    started = monotonic()
+    with pytest.raises(OllamaUnreachable, match="stopped answering"):
+        waited_for(fake, 0, 18, stall)
+    assert monotonic() - started < 5, "not the 9 s of the first byte"
+
+
+def test_a_hundred_open_replies_keep_the_next_from_nothing(fake):
+    fake.faults["POST /api/chat"] = stall
+    connection = Connection(fake.url, Patience(quick=0.5, slow=20))
+    open_replies = [connection.events("/api/chat", {}) for _ in range(110)]
+    with ThreadPool(1) as pool:
+        begun = pool.apply_async(lambda: [next(each) for each in open_replies]).get(20)
+    assert begun == [{"status": "parsing GGUF"}] * 110
+    for each in open_replies:
+        each.close()

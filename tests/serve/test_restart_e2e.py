@@ -9,13 +9,12 @@ from zlib import crc32
 import pytest
 
 from pipeline.chat import chat_format
-from pipeline.engines.ollama import OllamaServer
+from pipeline.engines.ollama import OllamaServer, model_blob
 from pipeline.engines.ollama_http import Patience
 from pipeline.errors import OllamaRefused, OllamaUnreachable
 from pipeline.run import Note, Run, silent
 from pipeline.run.files import sha256_of
 from pipeline.serve import RegisterOptions, make, register
-from pipeline.serve.names import model_blob
 from tests.support.exported import demo, exported_run
 from tests.support.ollama import RealOllama
 from tests.support.tiny_gguf import write_tiny_gguf

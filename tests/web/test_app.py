@@ -11,17 +11,21 @@ import httpx
 import pytest
 import uvicorn
 
-from pipeline.engines.talk import Manner, Piece, Remark
+from pipeline.chat import chat_format
+from pipeline.engines.ollama import OllamaServer
+from pipeline.engines.talk import Manner, Partner, Piece, Remark
+from pipeline.engines.talk_served import ServedPartner
 from pipeline.errors import NativeCrash, PipeError
 from pipeline.web import Page, application, listen
 from pipeline.web.app import Asked
 from pipeline.web.server import _Server
+from tests.support.faulty_ollama import faulty_ollama, hang, stall
 from tests.support.scripted import Scripted, reply
 
 ASKED = {"side": "tuned", "messages": [{"role": "user", "content": "2 + 2?"}], "temperature": 0.5}
 
 
-def page(**sides: Scripted) -> Page:
+def page(**sides: Partner) -> Page:
     return Page(sides, Manner(temperature=0.6, seed=40), "Be kind.")
 
 
@@ -199,7 +203,8 @@ def test_the_end_of_the_server_ends_a_reply_under_way():
         while not partner.asked:
             time.sleep(0.01)
         began = time.monotonic()
-    assert partner.left.wait(1) and time.monotonic() - began < 5
+    # the script alone takes 100 s
+    assert partner.left.wait(1) and time.monotonic() - began < 30
     reader.join(5)
 
 
@@ -221,3 +226,20 @@ def test_a_bug_breaks_the_reply_off_and_does_not_block_its_side():
             with pytest.raises(httpx.RemoteProtocolError), stream(url) as response:
                 response.read()
     assert len(partner.asked) == 2
+
+
+@pytest.mark.parametrize("fault", [hang, stall])
+def test_an_ollama_that_hangs_blocks_neither_its_side_nor_the_end_of_the_server(fault):
+    with faulty_ollama() as ollama:
+        ollama.models["m"] = {"files": {"m": "sha256:0"}}
+        partner = ServedPartner(OllamaServer(ollama.url), "m", chat_format("llama3.2-reasoning"))
+        with served(page(tuned=partner)) as url:
+            ollama.faults["POST /api/chat"] = fault
+            with suppress(httpx.ReadTimeout):
+                httpx.post(f"{url}/reply", json=ASKED, headers={"Origin": url}, timeout=0.5)
+            del ollama.faults["POST /api/chat"]
+            with stream(url) as response:
+                assert '"answer"' in response.read().decode()
+            ollama.faults["POST /api/chat"] = fault
+            with suppress(httpx.ReadTimeout):
+                httpx.post(f"{url}/reply", json=ASKED, headers={"Origin": url}, timeout=0.5)

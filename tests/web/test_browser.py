@@ -84,6 +84,16 @@ def test_each_side_goes_on_from_its_own_answers_also_after_a_reload(tab, sides):
     assert len(sides["tuned"].asked[2][0]) == 2
 
 
+def test_a_kept_conversation_is_not_given_to_another_model(tab, sides):
+    ask(tab, "one")
+    expect(tab.locator(".foot").last).to_contain_text("tokens/s")
+    expect(tab.locator("#send")).to_be_visible()
+    sides["tuned"].name = "scripted anew"
+    tab.reload()
+    expect(tab.locator("#models")).to_contain_text("scripted anew")
+    expect(tab.locator(".turn")).to_have_count(0)
+
+
 def test_what_a_model_writes_is_text_and_never_markup(tab, sides):
     sides["tuned"].script = reply(HOSTILE, HOSTILE)
     sides["base"].script = [PipeError(HOSTILE)]
