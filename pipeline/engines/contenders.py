@@ -115,6 +115,12 @@ def served_name(run: Run) -> str | None:
         return None
 
 
+def taken_name(run: Run) -> str | None:
+    """The name that this run's export was given, where another model bears it now."""
+    name = served_name(run)
+    return name if name != _own_served_name(run) else None
+
+
 def _own_served_name(run: Run) -> str | None:
     """`served_name`, unless another run's model bears it now."""
     name = served_name(run)

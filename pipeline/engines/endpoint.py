@@ -1,13 +1,11 @@
 """Any server that speaks OpenAI's chat completions, such as vLLM or llama-server."""
 
-import ipaddress
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from threading import Event
-from time import monotonic
 
 import httpx
 
@@ -15,6 +13,7 @@ from pipeline.chat import ChatFormat, Conversation, neutral_conversation
 from pipeline.engines.completion import Completion, Decoding
 from pipeline.engines.ollama_http import Json, Patience
 from pipeline.engines.remote import Arriving, in_order
+from pipeline.engines.streams import BROKEN, bounded, is_loopback, lines
 from pipeline.errors import PipeError, ServerFailed
 
 _BUSY = (408, 429, 500, 502, 503, 504)
@@ -23,8 +22,6 @@ _TRIES = 6
 _FIRST_PAUSE_S = 0.5
 """Doubled with each try: 15.5 s in all, where the server asks for nothing else."""
 _LONGEST_PAUSE_S = 60.0
-_LARGEST_REPLY = 64 << 20
-_BROKEN = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 _CHECK = "Check eval.endpoint in the recipe, and the server's own log."
 _KEY = "Put the key into the environment variable that eval.endpoint.key_env names."
 
@@ -124,7 +121,7 @@ class EndpointEngine:
                         return self._read(response, arriving, stop)
                     pause = _asked_pause(response.headers.get("Retry-After"), pause)
             except httpx.TransportError as error:
-                if last or not isinstance(error, _BROKEN):
+                if last or not isinstance(error, BROKEN):
                     raise self._unreachable(error) from None
             if stop.wait(min(pause, _LONGEST_PAUSE_S)):
                 break
@@ -150,12 +147,12 @@ class EndpointEngine:
 
     def _events(self, response: httpx.Response, stop: Event) -> Iterator[Json]:
         """The stream's JSON objects, up to `stop`; a server that does not stream sends one."""
-        status, chunks = response.status_code, _bounded(response, self._patience.total)
+        status, chunks = response.status_code, bounded(response, self._patience.total)
         kind = response.headers.get("Content-Type", "")
         if not response.is_success or not kind.startswith("text/event-stream"):
             yield self._accepted(status, b"".join(chunks))
             return
-        for line in _lines(chunks):
+        for line in lines(chunks):
             name, _, value = line.partition(b":")
             if stop.is_set() or value.strip() == b"[DONE]":
                 return
@@ -203,25 +200,6 @@ def _asked_pause(retry_after: str | None, otherwise: float) -> float:
     return max(0.0, (then.astimezone(UTC) - datetime.now(UTC)).total_seconds())
 
 
-def _bounded(response: httpx.Response, seconds: float) -> Iterator[bytes]:
-    """The body, bounded in time and size: a server may dribble for ever."""
-    deadline, size = monotonic() + seconds, 0
-    for chunk in response.iter_bytes():
-        size += len(chunk)
-        if monotonic() > deadline or size > _LARGEST_REPLY:
-            raise httpx.ReadTimeout("the reply does not end", request=response.request)
-        yield chunk
-
-
-def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Cut at line feeds alone: httpx would also cut at U+2028, which JSON may hold."""
-    rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines
-    yield rest
-
-
 def _is_loopback(url: str) -> bool:
     """Raises PipeError for what is no URL."""
     try:
@@ -230,8 +208,4 @@ def _is_loopback(url: str) -> bool:
         raise PipeError(
             f"eval.endpoint.url is no URL: {url}", "As http://127.0.0.1:8000/v1"
         ) from None
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host == "localhost"
-    return address.is_loopback or address.is_unspecified
+    return is_loopback(host)

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from pipeline.engines.streams import BROKEN, bounded, is_loopback, lines
 from pipeline.errors import OllamaRefused, OllamaUnreachable, PipeError
 
 Json = dict[str, Any]
@@ -29,8 +30,6 @@ _ROOM = (
 _FULL = re.compile(r"no space left on device|disk quota exceeded|file too large")
 _BLOCK = 1 << 20
 _RECONNECT_S = 0.25
-_LARGEST_REPLY = 256 << 20
-_BROKEN = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 _HOST_NAME = re.compile(r"[\w.-]+")
 
 
@@ -73,11 +72,7 @@ class Connection:
 
     @cached_property
     def is_loopback(self) -> bool:
-        name = urlsplit(self.url).hostname or ""
-        try:
-            return ipaddress.ip_address(name).is_loopback
-        except ValueError:
-            return name == "localhost"
+        return is_loopback(urlsplit(self.url).hostname or "")
 
     def ask(self, method: str, path: str, body: Json | None = None, seconds: float = 0) -> Json:
         """The reply to a call that may be repeated."""
@@ -95,7 +90,7 @@ class Connection:
         """Status and body of one call; `seconds` 0 is patience.quick."""
         seconds = seconds or self.patience.quick
         with self._open(method, path, seconds, json=body) as response:
-            return response.status_code, b"".join(_chunks(response, seconds))
+            return response.status_code, b"".join(bounded(response, seconds))
 
     def repeat(self, call: Callable[[], Result]) -> Result:
         """The call's result; a connection that breaks is tried again, a silent one is not."""
@@ -103,7 +98,7 @@ class Connection:
             try:
                 return call()
             except OllamaUnreachable as error:
-                if not isinstance(error.__cause__, _BROKEN):
+                if not isinstance(error.__cause__, BROKEN):
                     raise
                 sleep(0.2 * attempt)
         return call()
@@ -115,7 +110,7 @@ class Connection:
         deadline = monotonic() + seconds + size / self.patience.rate
         content = _blocks(file, progress, deadline)
         with self._open("POST", path, seconds, content=content, headers=headers) as response:
-            self.accepted(path, response.status_code, b"".join(_chunks(response, seconds)))
+            self.accepted(path, response.status_code, b"".join(bounded(response, seconds)))
 
     def events(self, path: str, body: Mapping[str, Any], at_once: int = 1) -> Iterator[Json]:
         """The lines of a streamed reply. Raises OllamaRefused for a line with `error`.
@@ -126,8 +121,8 @@ class Connection:
         first = max(patience.slow, min(patience.slow * at_once, patience.total))
         with self._open("POST", path, first, json=dict(body)) as response:
             response.request.extensions["timeout"]["read"] = patience.slow
-            chunks = _chunks(response, self.patience.total)
-            for line in _lines(chunks) if response.is_success else [b"".join(chunks)]:
+            chunks = bounded(response, self.patience.total)
+            for line in lines(chunks) if response.is_success else [b"".join(chunks)]:
                 yield self.accepted(path, response.status_code, line)
 
     def accepted(self, path: str, status: int, reply: bytes) -> Json:
@@ -253,22 +248,3 @@ def _blocks(path: Path, progress: Callable[[int], None], deadline: float) -> Ite
                 raise httpx.WriteTimeout("the upload does not end")
             yield block
             progress(sent := sent + len(block))
-
-
-def _chunks(response: httpx.Response, seconds: float) -> Iterator[bytes]:
-    """The body, bounded in time and size: a server may dribble for ever."""
-    deadline, size = monotonic() + seconds, 0
-    for chunk in response.iter_bytes():
-        size += len(chunk)
-        if monotonic() > deadline or size > _LARGEST_REPLY:
-            raise httpx.ReadTimeout("the reply does not end", request=response.request)
-        yield chunk
-
-
-def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from filter(None, lines)
-    if rest.strip():
-        yield rest

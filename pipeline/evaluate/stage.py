@@ -10,7 +10,7 @@ from time import perf_counter
 from pipeline.base import Base
 from pipeline.chat import Encoder, chat_format
 from pipeline.engines.completion import Decoding
-from pipeline.engines.contenders import Contender, contenders
+from pipeline.engines.contenders import Contender, contenders, taken_name
 from pipeline.errors import PipeError, ServerFailed
 from pipeline.evaluate.ask import BATCHES, Asked, Outcome, ask, own_replies, session
 from pipeline.evaluate.items import Item, without_unreadable
@@ -90,6 +90,8 @@ def evaluate(recipe: Recipe, run: Run, base: Base, emit: Emit, means: Means) -> 
 def _planned(recipe: Recipe, run: Run, base: Base, emit: Emit, means: Means) -> _Plan:
     encoder = Encoder(base.folder / "tokenizer.json", chat_format(recipe.chat.format))
     engines = contenders(recipe, run, base, encoder)
+    if (taken := taken_name(run)) and not recipe.eval.engines:
+        emit(Note(f"ollama is left out: {taken} is another run's model now. See: pipe register"))
     metrics = all_metrics(recipe.eval.metrics, means.metric_files)
     pins = {} if means.force else _recorded(run)
     tasks = open_tasks(recipe.eval.tasks, run, means.opener, pins)

@@ -5,7 +5,7 @@ import pytest
 from pipeline.base import open_base
 from pipeline.chat import Encoder, chat_format
 from pipeline.engines import contenders as room
-from pipeline.engines.contenders import contenders
+from pipeline.engines.contenders import contenders, taken_name
 from pipeline.engines.endpoint import EndpointEngine
 from pipeline.errors import MissingInput, PipeError
 from pipeline.run import silent
@@ -57,7 +57,9 @@ def test_another_runs_model_of_the_same_name_is_not_asked(tmp_path, monkeypatch)
         for run in runs:
             register(recipe, run, silent, RegisterOptions())
         names = [served_by(recipe, run) for run in runs]
+        taken = [taken_name(run) for run in runs]
     assert names == [False, True]
+    assert taken == ["my-model", None]
 
 
 def served_by(recipe, run):
