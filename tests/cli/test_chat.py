@@ -158,11 +158,12 @@ def interrupt() -> None:
 
 
 def test_ctrl_c_ends_the_reply_alone_and_keeps_an_answer_that_began(talked):
+    before = signal.getsignal(signal.SIGINT)
     partner = Scripted([Piece("answer", "Four, becau", 3), interrupt, *reply()])
     shown = talked(partner, "a", "b")
     assert "Four, becau\nStopped; what came is kept." in shown
     assert [len(conversation) for conversation, _ in partner.asked] == [1, 3]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_ctrl_c_during_the_thinking_keeps_nothing(talked):
