@@ -20,7 +20,7 @@ def status(as_json: bool, **options: Any) -> None:
     """
     from pipeline import workflow
     from pipeline.cli.show import say_json
-    from pipeline.run.folder import MADE_BY
+    from pipeline.run.folder import MADE_BY, made_again
 
     work = open_work(**options)
     run, found = work.run, workflow.status(work)
@@ -31,6 +31,6 @@ def status(as_json: bool, **options: Any) -> None:
         click.echo(f"  {stage:7} {click.style(state, fg=_COLORS[state])}")
     undone = (stage for stage, state in found.items() if state != "done")
     if (first := next(undone, None)) is not None:
-        force = " --force" if found[first] == "changed" else ""
+        command = made_again(first) if found[first] == "changed" else MADE_BY[first]
         given: str = click.get_current_context().find_root().obj
-        click.echo(with_options(f"next: {MADE_BY[first]}{force}", given))
+        click.echo(with_options(f"next: {command}", given))

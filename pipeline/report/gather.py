@@ -10,7 +10,7 @@ import yaml
 
 from pipeline.errors import ChangedInput, MissingInput, RecipeError, StaleInput
 from pipeline.run import Manifest, Run, Stage
-from pipeline.run.folder import MADE_BY, NEEDS
+from pipeline.run.folder import MADE_BY, NEEDS, made_again
 from pipeline.run.rows import read_jsonl
 
 _GAPS: dict[Stage, str] = {
@@ -66,8 +66,7 @@ class RunView:
 
     def again(self, stage: Stage) -> str:
         """The command that does a stage again, though it seems to be done."""
-        forced = "" if stage in ("serve", "check") else " --force"
-        return self.command(MADE_BY[stage].removeprefix("pipe ") + forced)
+        return self.command(made_again(stage).removeprefix("pipe "))
 
     def gap(self, stage: Stage) -> Gap:
         """What to say where the page finds nothing of a stage."""

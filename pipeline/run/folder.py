@@ -45,6 +45,12 @@ NEEDS: dict[Stage, tuple[Stage, ...]] = {
 }
 """Stage -> the stages whose manifests it records as inputs."""
 
+
+def made_again(stage: Stage) -> str:
+    """The command that does a stage anew though it seems to be done; two always do."""
+    return MADE_BY[stage] + ("" if stage in ("serve", "check") else " --force")
+
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -173,7 +179,7 @@ class Run:
 
     def _verify(self, stage: Stage, name: str, entry: Entry) -> None:
         path = self.folder(stage) / name
-        hint = f"Run: {MADE_BY[stage]} --force"
+        hint = f"Run: {made_again(stage)}"
         if not path.exists():
             raise ChangedInput(f"{path} is gone since {stage} was published.", hint)
         if path.stat().st_size != entry.bytes or describe(path) != entry:
