@@ -120,7 +120,7 @@ def test_the_report_holds_every_engine_and_fetches_nothing(demo: Demo) -> None:
     page = (demo.run.root / "report.html").read_text()
     for name in ("base", "adapter", "merged", "Q8_0", "Q4_K_M", "ollama"):
         assert re.search(rf'<th scope="row">{name}\b', page), name
-    assert "http" not in page
+    assert "http:" not in page and "https:" not in page
 
 
 def test_the_training_log_has_its_figures(demo: Demo) -> None:

@@ -83,15 +83,14 @@ def test_llama_cpp_computes_what_transformers_does(files: Path, demo: Demo) -> N
     """Mean KL divergence at most 5e-4 nats and the same top token on 99% of positions."""
     import torch
     from llama_cpp import Llama
-    from transformers import AutoModelForCausalLM
 
-    from pipeline.engines.transformers import _with_adapter
+    from pipeline.engines.loading import load_model
 
     base = open_base(Model(base="builtin:tiny-llama"))
     encoder = Encoder(base.folder / "tokenizer.json", chat_format("llama3.2-reasoning"))
     rows = list(read_jsonl(demo.run.folder("data") / "test.jsonl"))[:40]
-    model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32)
-    merged = _with_adapter(model, "merged", demo.run.folder("train") / "adapter").eval()
+    adapter = demo.run.folder("train") / "adapter"
+    merged = load_model("merged", base, adapter, load_in_4bit=False, device="cpu")
     llama = Llama(
         str(files / "my-model-BF16.gguf"), n_ctx=512, logits_all=True, n_threads=2, verbose=False
     )
