@@ -1,6 +1,7 @@
 """Fixtures that several rooms' tests share."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,9 @@ from hypothesis import settings
 
 from pipeline.engines.ollama import OllamaServer
 from tests.support.ollama import running_ollama
+
+# where tests run in the background Ctrl-C is ignored, and their children would inherit that
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # a busy machine must not fail a property by its speed
 settings.register_profile("quick", deadline=None, max_examples=30)
