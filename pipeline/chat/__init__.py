@@ -3,6 +3,7 @@
 from pipeline.chat.encode import Encoded, Encoder, Exchange
 from pipeline.chat.fast import Backend
 from pipeline.chat.format import (
+    ASSUMED,
     FORMATS,
     ChatFormat,
     Control,
@@ -18,6 +19,7 @@ from pipeline.chat.reply import Part, Reply, ReplySplitter, parse_reply
 from pipeline.chat.rows import conversation_of, exchange_of
 
 __all__ = [
+    "ASSUMED",
     "FORMATS",
     "Backend",
     "ChatFormat",

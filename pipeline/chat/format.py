@@ -164,6 +164,9 @@ LLAMA32_REASONING = ChatFormat(
     note="The model thinks before it answers and loses Llama's own tool calling.",
 )
 
+ASSUMED = LLAMA32_REASONING
+"""By whose tags the replies of a model are read of which nothing but its file or name is known."""
+
 FORMATS = {format.name: format for format in (LLAMA32_REASONING,)}
 
 

@@ -7,7 +7,7 @@ from pipeline.check.conversations import as_sent
 from pipeline.check.gates import Finding
 from pipeline.check.prompts import ids_of
 from pipeline.check.subject import Subject
-from pipeline.engines.ollama import ChatReply, OllamaServer
+from pipeline.engines.ollama import ChatReply, OllamaServer, full_name
 from pipeline.errors import OllamaRefused
 
 NEAR = 32
@@ -73,6 +73,5 @@ def _chat(
 
 def loaded_context(server: OllamaServer, name: str) -> int:
     """The context length of the running model of that name, by /api/ps; 0 where it does not run."""
-    name = name if ":" in name.rsplit("/", 1)[-1] else f"{name}:latest"
-    running = {str(each.get("name", "")).lower(): each for each in server.running()}
-    return int(running.get(name.lower(), {}).get("context_length") or 0)
+    running = {full_name(str(each.get("name", ""))): each for each in server.running()}
+    return int(running.get(full_name(name), {}).get("context_length") or 0)

@@ -63,7 +63,7 @@ def _all(recipe: Recipe, run: Run, base: Base, encoder: Encoder) -> list[Contend
     for type, file in exported(recipe, run).items():
         opened = partial(open_gguf, recipe, run, encoder, file, batch_size=contexts)
         found.append(Contender(type, opened, True))
-    if name := _own_served_name(run):
+    if (name := served_name(run)) and _bears_ours(run, name):
         served = partial(
             OllamaEngine,
             OllamaServer.from_environment(),
@@ -118,18 +118,17 @@ def served_name(run: Run) -> str | None:
 def taken_name(run: Run) -> str | None:
     """The name that this run's export was given, where another model bears it now."""
     name = served_name(run)
-    return name if name != _own_served_name(run) else None
+    return name if name and not _bears_ours(run, name) else None
 
 
-def _own_served_name(run: Run) -> str | None:
-    """`served_name`, unless another run's model bears it now."""
-    name = served_name(run)
-    model = run.require("serve").facts["models"][0] if name else {}
+def _bears_ours(run: Run, name: str) -> bool:
+    """Whether the model of that name runs on what this run gave it."""
+    model = run.require("serve").facts["models"][0]
     try:
         digest = str(model.get("served") or model.get("digest"))
-        return name if name and OllamaServer.from_environment().runs(name, digest) else None
+        return OllamaServer.from_environment().runs(name, digest)
     except PipeError:
-        return None
+        return False
 
 
 def _transformers(

@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.chat import Conversation, Encoded, Encoder, chat_format, parse_reply
+from pipeline.chat import ASSUMED, Conversation, Encoded, Encoder, parse_reply
 from pipeline.child import Child
 from pipeline.engines.completion import Completion, Decoding
 from pipeline.engines.gguf_file import read_gguf
@@ -18,7 +18,6 @@ REBUILD = (
     "CMAKE_ARGS=-DGGML_NATIVE=OFF pip install --force-reinstall --no-cache-dir "
     "--no-binary llama-cpp-python llama-cpp-python"
 )
-_THINKING_FORMAT = "llama3.2-reasoning"
 
 
 class LlamaFacts(TypedDict):
@@ -63,7 +62,7 @@ class LlamaCppEngine:
     ) -> None:
         self.name = gguf.stem
         self.encoder = encoder
-        self.format = encoder.format if encoder else chat_format(_THINKING_FORMAT)
+        self.format = encoder.format if encoder else ASSUMED
         self.n_ctx = n_ctx
         self.header = read_gguf(gguf)
         self._pieces: dict[int, bytes] = {}

@@ -199,6 +199,11 @@ class OllamaServer:
         return Connection(self.host, self.patience)
 
 
+def full_name(name: str) -> str:
+    """As Ollama compares names: with a tag, in lower case."""
+    return (name if ":" in name.rpartition("/")[2] else f"{name}:latest").lower()
+
+
 def model_blob(shown: Mapping[str, Any]) -> tuple[str, str]:
     """Path on the server and digest (`sha256:` + hex) of a shown model's weights.
 

@@ -4,12 +4,11 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from pipeline.engines.ollama import OllamaServer, model_blob
+from pipeline.engines.ollama import OllamaServer, full_name, model_blob
 from pipeline.errors import ChangedInput, OllamaRefused, PipeError
 from pipeline.run import Emit, Manifest, Note, Run
 from pipeline.run.files import sha256_of
 from pipeline.run.manifest import NAME, read_manifest
-from pipeline.serve.names import full_name
 
 HASHED = "was there, hashed again"
 UNREAD = "was there, could not be read from here"

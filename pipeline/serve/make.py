@@ -6,12 +6,12 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from pipeline.engines.ollama import OllamaServer, model_blob
+from pipeline.engines.ollama import OllamaServer, full_name, model_blob
 from pipeline.errors import PipeError
 from pipeline.run import Emit, Note, Progress
 from pipeline.serve.blobs import HASHED, UNREAD, hash_of, stored
 from pipeline.serve.keep import kept
-from pipeline.serve.names import full_name, spare_name
+from pipeline.serve.names import spare_name
 from pipeline.serve.pulse import pulse
 from pipeline.serve.readback import UNCOMPARED, Job, ask, check_shown, weights_of
 

@@ -31,11 +31,6 @@ def model_names(name: str, types: Iterable[str]) -> dict[str, str]:
     return {first: name} | {kind: f"{plain}:{suffix}{kind.lower()}" for kind in others}
 
 
-def full_name(name: str) -> str:
-    """As Ollama compares names: with a tag, in lower case."""
-    return (name if ":" in name.rpartition("/")[2] else f"{name}:latest").lower()
-
-
 def spare_name(name: str) -> str:
     """What the model of that name is called while another is made in its place."""
     plain, _, tag = name.partition(":")

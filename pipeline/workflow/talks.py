@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.chat import chat_format
+from pipeline.chat import ASSUMED, chat_format
 from pipeline.cores import cores
 from pipeline.errors import ChangedInput, MissingInput
 from pipeline.run import Manifest, Note
@@ -19,9 +19,6 @@ from pipeline.workflow.work import Work
 
 if TYPE_CHECKING:
     from pipeline.engines.talk import Partner
-
-_ANY_FORMAT = "llama3.2-reasoning"
-"""Whose thinking tags are looked for in a model of unknown origin."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +135,7 @@ def _any_file(work: Work, file: Path) -> "Partner":
     length = trained if isinstance(trained, int) and trained > 0 else LARGEST_CONTEXT
     return FilePartner(
         file,
-        TemplatePrompter(header, chat_format(_ANY_FORMAT)),
+        TemplatePrompter(header, ASSUMED),
         n_ctx=min(length, LARGEST_CONTEXT),
         sampling=_sampling(work) | _own_sampling(work, values),
     )
@@ -164,7 +161,7 @@ def _served(work: Work, wish: Wish) -> "Partner":
 
     server = OllamaServer.from_environment()
     if wish.ollama:
-        return ServedPartner(server, wish.ollama, chat_format(_ANY_FORMAT))
+        return ServedPartner(server, wish.ollama, ASSUMED)
     model = _registered(work, wish)
     name = str(model["name"])
     partner = ServedPartner(server, name, chat_format(work.recipe.chat.format))

@@ -38,7 +38,8 @@ def listed(tmp_path, monkeypatch):
 
 
 def test_all_there_are_and_whether_they_tell_log_probabilities(listed, monkeypatch):
-    monkeypatch.setattr(room, "_own_served_name", lambda run: "my-model")
+    monkeypatch.setattr(room, "served_name", lambda run: "my-model")
+    monkeypatch.setattr(room, "_bears_ours", lambda run, name: True)
     assert [(each.name, each.scores) for each in listed(ENDPOINT)] == [
         ("base", True),
         ("adapter", True),

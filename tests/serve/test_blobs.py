@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.engines.ollama import full_name
 from pipeline.errors import OllamaRefused, PipeError
 from pipeline.run import Note, silent
 from pipeline.serve import RegisterOptions, register
-from pipeline.serve.names import full_name, spare_name
+from pipeline.serve.names import spare_name
 from pipeline.serve.readback import EQUAL, EXPORTED, UNCOMPARED
 from tests.serve.runs import RECIPE, digest, new_run
 from tests.support.exported import exported_run
