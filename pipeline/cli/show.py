@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.run.events import Emit, Note, Progress
+from pipeline.run.events import Emit, Event, Measured, Note, Progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -49,7 +49,9 @@ class _Lines:
     def __init__(self) -> None:
         self._task, self._began, self._said, self._open = "", 0.0, 0.0, False
 
-    def __call__(self, event: Progress | Note) -> None:
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Measured):
+            return None
         if isinstance(event, Note):
             return _note(event)
         now = monotonic()
@@ -78,7 +80,9 @@ class _Terminal:
         self._task: str = ""
         self._id: Any = None
 
-    def __call__(self, event: Progress | Note) -> None:
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Measured):
+            return None
         if isinstance(event, Note):
             self.stop()
             return _note(event)

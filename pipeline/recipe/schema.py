@@ -2,19 +2,16 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.recipe.section import Section
+from pipeline.recipe.training import Train
 
 QuantType = Literal[
     "Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K", "Q8_0",
     "F16", "BF16",
 ]  # fmt: skip
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-LLAMA_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Model(Section):
@@ -60,7 +57,7 @@ class Columns(Section):
     """The known final answer."""
     id: str | None = None
     source: str | None = None
-    where: dict[str, tuple[str, ...]] = {}
+    where: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Take only records whose column has one of these values."""
 
     @model_validator(mode="after")
@@ -149,6 +146,10 @@ class Data(Section):
     test_share: Share = 0.02
     no_thinking_share: Share = 0.10
     """Rows trained to answer directly after an empty thinking block, so `think=false` works."""
+    general: Source | None = None
+    """Rows of what the base can do already, to see what it forgets. None takes a shipped few."""
+    general_share: Share = 0.0
+    """Share of the training rows taken from `general`, answered directly: against forgetting."""
 
     @model_validator(mode="after")
     def _weights_for_all_or_none(self) -> "Data":
@@ -160,49 +161,6 @@ class Data(Section):
 
 class Chat(Section):
     format: str = "llama3.2-reasoning"
-
-
-class Lora(Section):
-    r: int = Field(16, ge=1)
-    """Rank: capacity against memory and overfitting."""
-    alpha: int = Field(32, ge=1)
-    """The adapter is scaled by alpha / r."""
-    dropout: float = Field(0.0, ge=0.0, lt=1.0)
-    """Unsloth's fast kernels need 0."""
-    target_modules: tuple[str, ...] = LLAMA_PROJECTIONS
-
-
-class Train(Section):
-    device: Literal["cuda", "cpu"] = "cuda"
-    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
-    """fp32 makes results alike across processors; bf16 needs an Ampere GPU or newer."""
-    load_in_4bit: bool = True
-    """NF4 base weights: a quarter of the memory."""
-    epochs: float = Field(1.0, gt=0)
-    max_steps: int | None = Field(None, ge=1)
-    """Stops there, whatever `epochs` says."""
-    batch_size: int = Field(2, ge=1)
-    gradient_accumulation: int = Field(8, ge=1)
-    """batch_size x gradient_accumulation rows make one optimizer step."""
-    learning_rate: float = Field(2e-4, gt=0)
-    warmup_steps: int = Field(10, ge=0)
-    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "cosine"
-    weight_decay: float = Field(0.01, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    optimizer: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = "adamw_8bit"
-    """8-bit state saves 6 bytes a trainable parameter; a CPU has adamw_torch only."""
-    gradient_checkpointing: bool = True
-    """Recomputes activations: less memory, about a third more time."""
-    log_every: int = Field(5, ge=1)
-    lora: Lora = Lora()
-
-    @model_validator(mode="after")
-    def _cpu_can_do_it(self) -> "Train":
-        if self.device == "cpu" and self.optimizer != "adamw_torch":
-            raise ValueError(f"optimizer {self.optimizer} needs a GPU; a CPU has adamw_torch")
-        if self.device == "cpu" and self.precision != "fp32":
-            raise ValueError(f"precision {self.precision} needs a GPU; a CPU trains in fp32")
-        return self
 
 
 class Importance(Section):

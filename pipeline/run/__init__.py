@@ -1,13 +1,15 @@
 """A run's folder: where each stage's work lies, and how it is published and verified."""
 
-from pipeline.run.events import Emit, Note, Progress, silent
+from pipeline.run.events import Emit, Event, Measured, Note, Progress, silent
 from pipeline.run.folder import Run, Stage
 from pipeline.run.manifest import Entry, Manifest, describe, describe_tree, versions_of
 
 __all__ = [
     "Emit",
     "Entry",
+    "Event",
     "Manifest",
+    "Measured",
     "Note",
     "Progress",
     "Run",

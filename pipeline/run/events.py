@@ -23,8 +23,19 @@ class Note:
     warning: bool = False
 
 
-Emit = Callable[[Progress | Note], None]
+@dataclass(frozen=True)
+class Measured:
+    """The numbers of one step by the metric's name, as metrics.jsonl and speed.jsonl have them."""
+
+    task: str
+    step: int
+    steps: int
+    values: Mapping[str, float]
 
 
-def silent(_: Progress | Note) -> None:
+Event = Progress | Note | Measured
+Emit = Callable[[Event], None]
+
+
+def silent(_: Event) -> None:
     """An Emit that drops everything."""

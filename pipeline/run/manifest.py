@@ -12,7 +12,7 @@ from pipeline.run.files import sha256_of, write_json
 
 NAME = "manifest.json"
 TIMING = "timing.json"
-UNHASHED = (NAME, TIMING, "training_log.json", "training_log.txt", "speed.json")
+UNHASHED = (NAME, TIMING, "training_log.json", "training_log.txt", "speed.json", "speed.jsonl")
 """Files that hold times, so that everything else is the same bytes for the same work."""
 SCHEMA = 1
 

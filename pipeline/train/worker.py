@@ -40,7 +40,7 @@ def train(job: Message, send: Send) -> Message:
         dtype={"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[
             settings["precision"]
         ],
-        load_in_4bit=settings["load_in_4bit"],
+        load_in_4bit=settings["method"] == "qlora",
         local_files_only=True,
     )
     lora = settings["lora"]
@@ -126,7 +126,7 @@ def _trainer(model: Any, tokenizer: Any, job: Message, send: Send) -> Any:
             max_length=job["max_seq_length"],
             gradient_checkpointing=settings["gradient_checkpointing"],
             logging_nan_inf_filter=False,
-            logging_steps=settings["log_every"],
+            logging_steps=1,
             logging_first_step=True,
             save_strategy="no",
             eval_strategy="no",

@@ -121,7 +121,6 @@ def train(session: Session, name: str, length: int, *settings: str, limit: float
     given = [
         f"model.max_seq_length={length}",
         f"train.max_steps={session.steps}",
-        "train.log_every=1",
         "train.warmup_steps=3",
         *settings,
     ]
@@ -152,7 +151,7 @@ def correct(session: Session) -> None:
         [
             train(session, "q2", 2048),
             train(session, "recipe4096", 4096),
-            train(session, "lora16", 2048, "train.load_in_4bit=false"),
+            train(session, "lora16", 2048, "train.method=lora"),
             train(session, "fp16", 2048, "train.precision=fp16"),
             Step("tests", 400, [*tests, f"--basetemp={PYTEST}", "-p", "no:cacheprovider"]),
         ]

@@ -113,7 +113,7 @@ def test_what_4_bits_cost_the_base_is_allowed_only_where_training_had_them(
     tmp_path: Path, in_4bit: bool, passes: bool
 ) -> None:
     asked = costing(tmp_path, {"adapter": Cost(0.05, 0.97)}, {NF4: Cost(0.06, 0.95)})
-    asked.run.recipe = demo(f"train.load_in_4bit={in_4bit}")  # type: ignore[misc]
+    asked.run.recipe = demo(f"train.method={'qlora' if in_4bit else 'lora'}")  # type: ignore[misc]
     assert (precision.adapter_kept(asked)[1] == []) == passes
 
 

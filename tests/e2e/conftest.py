@@ -70,6 +70,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory, ollama_server: OllamaServer) 
 def short(tmp_path: Path) -> Demo:
     """The demo cut to a few steps and questions, with no server: for what need not be good."""
     (tmp_path / "pipe.yaml").write_text(
-        "extends: demo\ntrain: {max_steps: 4, log_every: 2}\neval: {limit: 3, max_new_tokens: 8}\n"
+        "extends: demo\ntrain: {max_steps: 4}\neval: {limit: 3, max_new_tokens: 8}\n"
     )
     return Demo(tmp_path)

@@ -92,7 +92,7 @@ def test_only_the_adapter_has_its_base_in_four_bits(listed, monkeypatch):
         asked[variant] = settings
 
     monkeypatch.setattr(room, "TransformersEngine", engine)
-    for each in listed("train.load_in_4bit=true", "eval.batch_size=5")[:3]:
+    for each in listed("train.method=qlora", "eval.batch_size=5")[:3]:
         each.open()
     assert {variant: s["load_in_4bit"] for variant, s in asked.items()} == {
         "base": False,

@@ -287,7 +287,7 @@ def test_the_last_line_of_an_answer_that_was_torn_is_asked_again(bench: Bench) -
 
 
 @pytest.mark.parametrize(
-    "setting", ["serve.num_ctx=2048", "train.load_in_4bit=false", "train.device=cuda"]
+    "setting", ["serve.num_ctx=2048", "train.method=lora", "train.device=cuda"]
 )
 def test_engines_opened_otherwise_are_asked_anew(bench: Bench, setting: str) -> None:
     bench.eval()

@@ -24,7 +24,6 @@ train:
   optimizer: adamw_8bit
   gradient_checkpointing: true
   max_steps: 5
-  log_every: 1
   warmup_steps: 1
 """
 
@@ -103,7 +102,7 @@ def test_the_log_names_the_memory_of_the_gpu(four_bit: Run) -> None:
 
 
 def test_sixteen_bits_learn(demo: Demo) -> None:
-    run = demo.trained("sixteen-bit", "train.load_in_4bit=false")
+    run = demo.trained("sixteen-bit", "train.method=lora")
     assert_it_learned(run)
     assert run.require("train").facts["load_in_4bit"] is False
 
