@@ -7,12 +7,14 @@ one {"result"} or {"error", "hint"}.
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import NativeCrash, PipeError
@@ -23,16 +25,25 @@ Operation = Callable[[Message, Send], Any]
 
 
 class Child:
-    """Runs `python -m module`; requests go one at a time. `hint` is shown when it dies."""
+    """Runs `python -m module`; requests go one at a time. `hint` is shown when it dies.
+
+    `launcher` are the arguments of Python that start the module in several processes, as
+    ("-m", "torch.distributed.run", ...): the first of them answers.
+    """
 
     def __init__(
-        self, module: str, *, hint: str, environment: Mapping[str, str] | None = None
+        self,
+        module: str,
+        *,
+        hint: str,
+        environment: Mapping[str, str] | None = None,
+        launcher: Sequence[str] = (),
     ) -> None:
         self._name, self._hint = module.rsplit(".", 1)[-1].removesuffix("_worker"), hint
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._process = subprocess.Popen(
             # -P: a torch.py in the user's folder is not what is meant
-            [sys.executable, "-P", "-m", module],
+            [sys.executable, "-P", *launcher, "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -87,6 +98,10 @@ class Child:
             self._process.stdout.close()
         self._log.close()
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send the child a signal, if it still lives."""
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         """End the child now, whatever it is doing."""
         self._process.kill()
@@ -109,12 +124,13 @@ class Child:
 
 
 def serve(operations: Mapping[str, Operation]) -> None:
-    """The child's side: answer requests until the input ends.
+    """The child's side: answer requests until the input ends, which ends what runs too.
 
     Standard output is kept for the protocol; what libraries print goes to standard error.
     """
     protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    to_standard_error()
+    threading.Thread(target=_die_with_the_parent, daemon=True).start()
 
     def send(message: Message) -> None:
         protocol.write(json.dumps(message) + "\n")
@@ -129,3 +145,16 @@ def serve(operations: Mapping[str, Operation]) -> None:
         except Exception as error:  # noqa: BLE001 - whatever it is, the parent must be told
             traceback.print_exc()
             send({"error": f"{type(error).__name__}: {error}", "hint": ""})
+
+
+def to_standard_error() -> None:
+    """Send what libraries print to standard error."""
+    os.dup2(2, 1)
+
+
+def _die_with_the_parent() -> None:
+    """A parent that was killed cannot say so, but its end of our input is closed."""
+    waiting = select.poll()
+    waiting.register(0, 0)  # nothing but the hang-up, which is always told
+    if any(event & (select.POLLHUP | select.POLLERR) for _, event in waiting.poll()):
+        os._exit(1)

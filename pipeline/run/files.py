@@ -38,7 +38,7 @@ def sha256_of(path: Path) -> str:
 
 
 def sync_file(path: Path) -> None:
-    """fsync a file, so that a rename after it publishes whole bytes."""
+    """fsync a file, so that a rename after it publishes whole bytes; a folder, for its names."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

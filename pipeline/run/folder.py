@@ -193,4 +193,5 @@ def _swap(draft: Path, final: Path) -> None:
     if final.exists():
         final.rename(old)
     draft.rename(final)
+    sync_file(final.parent)
     shutil.rmtree(old, ignore_errors=True)

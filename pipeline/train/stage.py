@@ -1,35 +1,62 @@
-"""The train stage: hand the encoded rows to a child process, publish the adapter and its logs."""
+"""The train stage: hand the encoded rows to training processes, publish what they made."""
 
-import json
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pipeline.base import Base
 from pipeline.chat import Encoder, chat_format
-from pipeline.child import Child
 from pipeline.errors import ChangedInput, PipeError
 from pipeline.recipe import Recipe
-from pipeline.run import Emit, Manifest, Note, Progress, Run, versions_of
-from pipeline.train.worker import OUT_OF_MEMORY
+from pipeline.recipe.training import UNSEEN
+from pipeline.run import Emit, Manifest, Note, Run, versions_of
+from pipeline.run.rows import read_jsonl
+from pipeline.train.job import NAME as JOB_FILE
+from pipeline.train.job import Job
+from pipeline.train.launch import OUT_OF_MEMORY, Launch
+from pipeline.train.logs import write_logs
+from pipeline.train.unfinished import FOLDER, Unfinished, unfinished
+from pipeline.train.watching import watched
 
 
-def train(recipe: Recipe, run: Run, base: Base, emit: Emit, *, force: bool = False) -> Manifest:
-    """Fine-tune on the run's encoded rows and publish `train/`: adapter, metrics and logs.
+def train(
+    recipe: Recipe,
+    run: Run,
+    base: Base,
+    emit: Emit,
+    *,
+    force: bool = False,
+    launch: Launch | None = None,
+) -> Manifest:
+    """Fine-tune on the run's encoded rows and publish `train/`: weights, metrics and logs.
 
-    Raises PipeError when the rows were encoded for another base, format or length, or when
-    training fails.
+    Goes on from the newest good checkpoint of a training that was stopped, by whatever.
+    Raises PipeError when the rows were encoded for another base, format or length, when another
+    training is under way in this run, or when training fails; KeyboardInterrupt when it was
+    stopped by a signal, with a checkpoint behind it.
     """
+    recipe = _announced(recipe, emit)
     plan = _planned(recipe, run, base)
     _check_rows(recipe, run, base, plan)
     if not force and run.is_done(plan):
         emit(Note("train is up to date."))
+        Unfinished(run.root / FOLDER, emit).remove()
         return run.require("train")
+    work = unfinished(run, plan, emit, force=force)
+    job = _job(recipe, run, base, work, launch or Launch())
+    result = _trained(job, work, launch or Launch())
     with run.publish("train") as draft:
-        job = _job(recipe, run, base, draft.folder)
-        steps, result = _in_child(job, recipe, emit)
-        _write_logs(draft.folder, steps, result)
-        draft.manifest = _finished(plan, result)
-    emit(Note(f"Trained {result['steps']} steps, final loss {result['final_loss']:.4f}."))
+        for made in (work.folder / "result").iterdir():
+            made.rename(draft.folder / made.name)
+        write_logs(draft.folder, result, work.speeds())
+        draft.timing |= {f"{name}_seconds": value for name, value in result["seconds"].items()}
+        draft.manifest = replace(
+            plan, counts={"steps": result["facts"]["steps"]}, facts=result["facts"]
+        )
+    work.remove()
+    facts = result["facts"]
+    emit(Note(f"Trained {facts['steps']} steps, final loss {facts['final_loss']:.4f}."))
     return run.require("train")
 
 
@@ -44,6 +71,23 @@ def check_device(recipe: Recipe) -> None:
             f"The recipe {recipe.name} trains on a GPU and this machine has no driver for one.",
             "On a CPU the shipped demo runs: pipe run -r demo. What is missing: pipe doctor",
         )
+
+
+def _announced(recipe: Recipe, emit: Emit) -> Recipe:
+    """The recipe as this machine can do it; what is done otherwise is said."""
+    train = recipe.train
+    if train.method != "full" and train.lora.dropout and train.device == "cuda":
+        emit(Note("lora.dropout is not 0: Unsloth's fused LoRA kernels are not used.", True))
+    if train.batching != "packed" or train.device == "cuda":
+        return recipe
+    emit(
+        Note(
+            "Packed rows need a GPU's attention kernels to keep them apart: on this CPU, rows of "
+            "like length share a batch instead (train.batching: grouped).",
+            warning=True,
+        )
+    )
+    return recipe.model_copy(update={"train": train.model_copy(update={"batching": "grouped"})})
 
 
 def _check_rows(recipe: Recipe, run: Run, base: Base, plan: Manifest) -> None:
@@ -63,7 +107,7 @@ def _planned(recipe: Recipe, run: Run, base: Base) -> Manifest:
     return Manifest(
         stage="train",
         section={
-            "train": recipe.train.model_dump(mode="json"),
+            "train": recipe.train.model_dump(mode="json", exclude=set(UNSEEN)),
             "model": recipe.model.model_dump(mode="json"),
         },
         inputs=base.entries() | run.input_entry("data"),
@@ -75,114 +119,72 @@ def _planned(recipe: Recipe, run: Run, base: Base) -> Manifest:
     )
 
 
-def _finished(plan: Manifest, result: dict[str, Any]) -> Manifest:
-    from dataclasses import replace
-
-    losses = {key: result[key] for key in ("final_loss", "mean_loss", "eval_loss")}
-    return replace(plan, counts={"steps": result["steps"]}, facts={**result["facts"], **losses})
-
-
-def _job(recipe: Recipe, run: Run, base: Base, draft: Path) -> dict[str, Any]:
+def _job(recipe: Recipe, run: Run, base: Base, work: Unfinished, launch: Launch) -> Job:
+    train, data = recipe.train, run.folder("data").resolve()
     encoder = Encoder(base.folder / "tokenizer.json", chat_format(recipe.chat.format))
-    encoded = run.folder("data") / "encoded"
-    return {
-        "base": str(base.folder.resolve()),
-        "base_name": base.name,
-        "base_revision": base.revision,
-        "max_seq_length": recipe.model.max_seq_length,
-        "train": recipe.train.model_dump(mode="json"),
-        "seed": recipe.seed,
-        "pad_id": encoder.pad_id,
-        "chat_template": encoder.format.jinja,
-        "encoded": {name: str(encoded / f"{name}.arrow") for name in ("train", "eval")},
-        "adapter": str(draft / "adapter"),
-        "scratch": str(draft / ".scratch"),
-    }
-
-
-def _in_child(
-    job: dict[str, Any], recipe: Recipe, emit: Emit
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The logged steps and the result of the training."""
-    steps: list[dict[str, Any]] = []
-    emit(Note("Loading Unsloth and the base."))
-    environment = _environment(recipe.train.device, Path(job["scratch"]))
-    with Child("pipeline.train.worker", hint=OUT_OF_MEMORY, environment=environment) as child:
-        for message in child.stream("train", **job):
-            if "result" in message:
-                return steps, message["result"]
-            steps.append(message)
-            emit(_progress(message))
-    raise AssertionError("the child ended without a result")
-
-
-def _environment(device: str, scratch: Path) -> dict[str, str]:
-    """Nothing installed, nothing sent, nothing fetched; the same kernels on every processor."""
-    common = {
-        "UNSLOTH_AUTO_INSTALL": "0",
-        "UNSLOTH_DISABLE_STATISTICS": "1",
-        "UNSLOTH_COMPILE_LOCATION": str(scratch / "compiled"),
-        "HF_HUB_OFFLINE": "1",
-        "HF_DATASETS_CACHE": str(scratch / "datasets"),
-        "TOKENIZERS_PARALLELISM": "false",
-        # PEFT writes a set: its order follows string hashes
-        "PYTHONHASHSEED": "0",
-    }
-    if device == "cpu":
-        return common | {
-            "CUDA_VISIBLE_DEVICES": "",
-            "UNSLOTH_FORCE_CPU": "1",
-            "UNSLOTH_CPU_BF16": "0",
-        }
-    return common | {"UNSLOTH_DISABLE_CPU_FALLBACK": "1"}
-
-
-def _progress(step: dict[str, Any]) -> Progress:
-    figures = {
-        "loss": f"{step['loss']:.4f}",
-        "grad norm": f"{step['grad_norm']:.2f}",
-        "tokens/s": f"{step['tokens_per_second']:.0f}",
-    }
-    return Progress("train", step["step"], step["steps"], "steps", figures)
-
-
-def _write_logs(folder: Path, steps: list[dict[str, Any]], result: dict[str, Any]) -> None:
-    """metrics.jsonl holds what repeats; the logs hold times and memory too."""
-    import shutil
-
-    shutil.rmtree(folder / ".scratch", ignore_errors=True)
-    with (folder / "metrics.jsonl").open("w", encoding="utf-8") as file:
-        for step in steps:
-            kept = {key: step[key] for key in step if key != "tokens_per_second"}
-            file.write(json.dumps(kept, sort_keys=True) + "\n")
-    log = {**result, "steps_logged": steps}
-    (folder / "training_log.json").write_text(
-        json.dumps(log, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+    encoded = {name: data / "encoded" / f"{name}.arrow" for name in ("train", "eval", "general")}
+    return Job(
+        base=str(base.folder.resolve()),
+        base_name=base.name,
+        base_revision=base.revision,
+        config=base.config,
+        max_seq_length=recipe.model.max_seq_length,
+        train=train,
+        seed=recipe.seed,
+        pad_id=encoder.pad_id,
+        end_ids=tuple(sorted(encoder.end_ids)),
+        chat_template=encoder.format.jinja,
+        rows=str(data / "train.jsonl"),
+        encoded={name: str(path) for name, path in encoded.items() if path.exists()},
+        samples=_samples(recipe, encoder, data / "eval.jsonl"),
+        folder=str(work.folder.resolve()),
+        batch_size=work.batch_size(train.batch_size),
+        global_batch=work.global_batch(
+            train.batch_size * train.gradient_accumulation * launch.processes
+        ),
     )
-    (folder / "training_log.txt").write_text(_log_text(steps, result), encoding="utf-8")
 
 
-def _log_text(steps: list[dict[str, Any]], result: dict[str, Any]) -> str:
-    facts = result["facts"]
-    share = facts["trainable_parameters"] / facts["total_parameters"]
-    peak = result["peak_memory_bytes"]
-    lines = [
-        f"device                {facts['device']}, {facts['precision']}",
-        f"trainable parameters  {facts['trainable_parameters']:,} ({share:.2%})",
-        f"total parameters      {facts['total_parameters']:,}",
-        f"steps                 {result['steps']}",
-        f"duration              {result['seconds']['train']:.1f} s (loading "
-        f"{result['seconds']['load']:.1f} s)",
-        *(f"peak memory           {size / 1e9:.2f} GB {kind}" for kind, size in peak.items()),
-        f"final loss            {result['final_loss']:.4f}",
-        "eval loss             "
-        + ("no eval rows" if result["eval_loss"] is None else f"{result['eval_loss']:.4f}"),
-        "",
-        "  step      loss  grad norm  learning rate  tokens/s",
-    ]
-    lines += [
-        f"{s['step']:6d}  {s['loss']:8.4f}  {s['grad_norm']:9.3f}  {s['learning_rate']:13.3e}  "
-        f"{s['tokens_per_second']:8.0f}"
-        for s in steps
-    ]
-    return "\n".join(lines) + "\n"
+def _samples(recipe: Recipe, encoder: Encoder, rows: Path) -> list[dict[str, Any]]:
+    """The first eval rows as prompts, where answers aloud are asked for."""
+    if recipe.train.sample_every is None:
+        return []
+    asked = []
+    for row in islice(read_jsonl(rows), recipe.train.sample_rows):
+        system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
+        conversation: Any = [*system, {"role": "user", "content": row["question"]}]
+        asked.append({"question": row["question"], "prompt_ids": encoder.prompt(conversation)})
+    return asked
+
+
+def _trained(job: Job, work: Unfinished, launch: Launch) -> dict[str, Any]:
+    """The result of the training, however often memory runs out on the way.
+
+    Raises KeyboardInterrupt where it was stopped.
+    """
+    while True:
+        asked = replace(job, resume=work.resume())
+        result = watched(asked.write(work.folder / JOB_FILE), asked, work, launch)
+        if result["status"] == "done":
+            return result
+        if result["status"] == "stopped":
+            step = result["step"]
+            work.emit(Note(f"Stopped after step {step}; to go on from there: pipe train"))
+            raise KeyboardInterrupt
+        job = _smaller(job, work, result["reason"])
+
+
+def _smaller(job: Job, work: Unfinished, reason: str) -> Job:
+    """The same training in micro-batches of half as many rows. Raises PipeError below one."""
+    if job.batch_size == 1:
+        raise PipeError(f"Memory ran out with one row at a time: {reason}", OUT_OF_MEMORY)
+    rows = next(n for n in range(job.batch_size // 2, 0, -1) if job.global_batch % n == 0)
+    work.keep_batch_size(rows)
+    work.emit(
+        Note(
+            f"Memory ran out with {job.batch_size} rows at a time ({reason}). "
+            f"Going on with {rows}; a step still takes {job.global_batch} rows.",
+            warning=True,
+        )
+    )
+    return replace(job, batch_size=rows)

@@ -1,273 +1,195 @@
-"""The child process that trains with Unsloth, which patches every library it touches.
+"""The process that trains with Unsloth, which patches every library it touches.
 
-Started by `pipeline.train.stage`; sends {"step", ...} at every logged step.
+Started by `pipeline.train.launch`: alone, or as one of several by a launcher, which then all read
+the same job; the first of them speaks for all. Sends {"measured", "speed"} for every step and
+{"sample"} for every answer aloud.
 """
 
-import json
 import math
+import os
 import resource
+import signal
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from pipeline.child import Message, Send, serve
+from pipeline.child import Message, Send, serve, to_standard_error
 from pipeline.errors import PipeError
+from pipeline.run.disk import require_space
+from pipeline.train.job import Job
+from pipeline.train.model import as_fp32, check_device, open_model, save_result, weights_of
+from pipeline.train.rows import Batches, batches_of
 
-IGNORE = -100
-OUT_OF_MEMORY = (
-    "If memory ran out: --set train.batch_size=1 --set train.gradient_accumulation=16, "
-    "or a smaller model.max_seq_length."
-)
+JOB = "PIPE_TRAIN_JOB"
+"""The variable that names the job's file."""
 
 
-def train(job: Message, send: Send) -> Message:
-    """Fine-tune `job["base"]` on the encoded rows; the adapter goes to `job["adapter"]`.
+def train(_: Message, send: Send) -> Message:
+    """Fine-tune as the job's file says, from its checkpoint on; the result goes beside it.
 
-    Returns what really ran: devices, parameters, losses, and the figures of each logged step.
-    Raises PipeError without a GPU where the recipe wants one, for a loss that is not a number,
-    and for a training that changed nothing.
+    Returns {"status": "done"} with what really ran, {"status": "stopped", "step"} after a signal,
+    or {"status": "out_of_memory", "reason"}.
+    Raises PipeError without a GPU where the recipe wants one, for a loss that is not a number, and
+    for a training that changed nothing.
     """
-    import torch
-
-    settings = job["train"]
-    _check_device(settings)
-    from unsloth import FastLanguageModel  # first: it patches trl, transformers and peft
-
+    job = Job.read(Path(os.environ[JOB]))
+    check_device(job.train)
+    stop = _Stop()
     started = perf_counter()
-    model, tokenizer = FastLanguageModel.from_pretrained(
-        model_name=job["base"],
-        max_seq_length=job["max_seq_length"],
-        dtype={"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[
-            settings["precision"]
-        ],
-        load_in_4bit=settings["method"] == "qlora",
-        local_files_only=True,
-    )
-    lora = settings["lora"]
-    model = FastLanguageModel.get_peft_model(
-        model,
-        r=lora["r"],
-        lora_alpha=lora["alpha"],
-        lora_dropout=lora["dropout"],
-        target_modules=list(lora["target_modules"]),
-        bias="none",
-        use_gradient_checkpointing="unsloth" if settings["gradient_checkpointing"] else False,
-        random_state=job["seed"],
-        max_seq_length=job["max_seq_length"],
-    )
-    trainer = _trainer(model, tokenizer, job, send)
+    batches = batches_of(job)
+    import unsloth  # noqa: F401 - first: it patches trl, transformers and peft
+
+    if job.train.deterministic:
+        _be_deterministic()
+    model, tokenizer = open_model(job)
+    trainer, watch = _trainer(model, tokenizer, job, batches, send)
+    stop.tell(watch)
+    _check_disk(model, job)
     loaded = perf_counter()
     try:
-        result = trainer.train()
-    except torch.OutOfMemoryError as error:
-        raise PipeError(
-            f"The GPU's memory ran out: {str(error).splitlines()[0]}", OUT_OF_MEMORY
-        ) from None
+        trainer.train(resume_from_checkpoint=job.resume)
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        return {"status": "out_of_memory", "reason": (str(error) or "MemoryError").splitlines()[0]}
+    if watch.stopped:
+        return {"status": "stopped", "step": trainer.state.global_step}
+    return _finished(trainer, watch, job, {"load": loaded - started, "from": loaded})
+
+
+def _trainer(model: Any, tokenizer: Any, job: Job, batches: Batches, send: Send) -> tuple[Any, Any]:
+    import torch
+
+    from pipeline.train.meter import StepMeter, flops_per_token, peak_flops
+    from pipeline.train.trainer import trainer_of
+    from pipeline.train.watch import Watch
+
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    flops = flops_per_token(job.config, "full" if job.train.method == "full" else "frozen")
+    peak = peak_flops(name, job.train.precision)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    meter = StepMeter(flops, peak and peak * processes)
+    watch = Watch(job, batches, meter, send)
+    trainer = trainer_of(model, tokenizer, job, batches, watch)
+    as_fp32(model)
+    return trainer, watch
+
+
+def _finished(trainer: Any, watch: Any, job: Job, clock: dict[str, float]) -> Message:
+    """Keep the weights that were asked for, check and save them."""
     trained = perf_counter()
-    eval_loss = _eval_loss(trainer)
-    _check_learned(model, trainer.state.log_history, result.training_loss)
-    _save(model, tokenizer, job)
+    steps = trainer.state.global_step
+    kept = watch.best_step if job.train.keep == "best" and watch.best_step else steps
+    if kept != steps:
+        trainer.load_weights(Path(job.folder) / "checkpoints" / f"step-{kept:06d}")
+    watch.measure_general()
+    facts = _facts(trainer, job, watch.processes)
+    _check_learned(trainer.model, watch.trace["metrics"])
+    if trainer.args.should_save:
+        save_result(trainer.model, trainer.processing_class, job, Path(job.folder) / "result")
+    losses = [line["loss"] for line in watch.trace["metrics"] if "loss" in line]
+    general = [line["general_loss"] for line in watch.trace["metrics"] if "general_loss" in line]
+    facts |= {
+        "steps": steps,
+        "final_loss": losses[-1],
+        "mean_loss": math.fsum(losses) / len(losses),
+        "eval_loss": watch.eval_losses.get(kept),
+        "best_step": watch.best_step,
+        "kept_step": kept,
+        "general_loss_before": general[0] if general else None,
+        "general_loss_after": general[-1] if general else None,
+    }
     return {
-        "facts": _facts(model, settings, trainer.args.optim),
-        "final_loss": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry][-1],
-        "mean_loss": result.training_loss,
-        "eval_loss": eval_loss,
-        "steps": trainer.state.global_step,
-        "seconds": {"load": loaded - started, "train": trained - loaded},
+        "status": "done",
+        "facts": facts,
+        "trace": watch.trace,
+        "seconds": {"load": clock["load"], "train": trained - clock["from"]},
         "peak_memory_bytes": _peak_memory(),
     }
 
 
-def _check_device(settings: Message) -> None:
+class _Stop:
+    """Ctrl-C and SIGTERM end the training after the step that runs, with a checkpoint."""
+
+    def __init__(self) -> None:
+        self._watch: Any = None
+        self._asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def tell(self, watch: Any) -> None:
+        self._watch = watch
+        watch.stop_asked = self._asked
+
+    def _ask(self, *_: object) -> None:
+        self._asked = True
+        if self._watch is not None:
+            self._watch.stop_asked = True
+
+
+def _be_deterministic() -> None:
     import torch
 
-    if settings["device"] == "cpu":
-        return
-    if not torch.cuda.is_available():
-        raise PipeError(
-            "This recipe trains on a CUDA GPU and torch sees none here.",
-            "On a CPU the shipped demo runs: pipe run -r demo. For the driver see: pipe doctor",
-        )
-    if settings["precision"] == "bf16" and not torch.cuda.is_bf16_supported(False):
-        raise PipeError(
-            f"{torch.cuda.get_device_name()} has no bf16.", "Use: --set train.precision=fp16"
-        )
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
 
 
-def _trainer(model: Any, tokenizer: Any, job: Message, send: Send) -> Any:
+def _out_of_memory(error: Exception) -> bool:
+    """CUDA's own error, or the words of torch's CPU allocator (c10/core/impl/alloc_cpu.cpp)."""
     import torch
-    from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
 
-    settings = job["train"]
-    collator = Collator(job["pad_id"])
-    rows = {name: Dataset.from_file(path) for name, path in job["encoded"].items()}
-    trainer = SFTTrainer(
-        model=model,
-        processing_class=tokenizer,
-        train_dataset=rows["train"],
-        eval_dataset=rows["eval"] if len(rows["eval"]) else None,
-        data_collator=collator,
-        args=SFTConfig(
-            output_dir=job["scratch"],
-            per_device_train_batch_size=settings["batch_size"],
-            per_device_eval_batch_size=settings["batch_size"],
-            gradient_accumulation_steps=settings["gradient_accumulation"],
-            num_train_epochs=settings["epochs"],
-            max_steps=settings["max_steps"] or -1,
-            learning_rate=settings["learning_rate"],
-            lr_scheduler_type=settings["schedule"],
-            warmup_steps=settings["warmup_steps"],
-            weight_decay=settings["weight_decay"],
-            max_grad_norm=settings["max_grad_norm"],
-            optim=settings["optimizer"],
-            bf16=settings["precision"] == "bf16",
-            fp16=settings["precision"] == "fp16",
-            max_length=job["max_seq_length"],
-            gradient_checkpointing=settings["gradient_checkpointing"],
-            logging_nan_inf_filter=False,
-            logging_steps=1,
-            logging_first_step=True,
-            save_strategy="no",
-            eval_strategy="no",
-            report_to="none",
-            seed=job["seed"],
-            data_seed=job["seed"],
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            dataset_kwargs={"skip_prepare_dataset": True},
-            dataloader_num_workers=0,
-        ),
-        callbacks=[_reporter(collator, send)],
+    said = str(error)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        "DefaultCPUAllocator: " in said and "memory" in said
     )
-    # TRL makes the adapters of a 4-bit model bf16; PEFT would reload them in fp32
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.float32)
-    return trainer
 
 
-class Collator:
-    """Pads a batch on the right; labels are the ids from `target_start` on, all else ignored."""
+def _check_disk(model: Any, job: Job) -> None:
+    """Room for the checkpoints that are kept at once, with 8 bytes of state a weight at most."""
+    from pipeline.train.checkpoint import KEPT
 
-    def __init__(self, pad_id: int) -> None:
-        self.pad_id = pad_id
-        self.tokens = 0
-        """Tokens seen so far, padding not counted."""
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        import torch
-
-        width = max(len(row["input_ids"]) for row in rows)
-        ids = torch.full((len(rows), width), self.pad_id)
-        labels = torch.full((len(rows), width), IGNORE)
-        mask = torch.zeros((len(rows), width), dtype=torch.long)
-        for number, row in enumerate(rows):
-            tokens = torch.tensor(row["input_ids"])
-            start, end = row["target_start"], len(tokens)
-            ids[number, :end] = tokens
-            labels[number, start:end] = tokens[start:]
-            mask[number, :end] = 1
-            self.tokens += end
-        return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    state = 2 if "8bit" in job.train.optimizer else 8
+    at_once = KEPT + 1 + (job.train.keep == "best")
+    needed = trained * (4 + state) * at_once + trained * 4
+    require_space(Path(job.folder), needed, "The checkpoints")
 
 
-def _reporter(collator: Collator, send: Send) -> Any:
-    from transformers import TrainerCallback
-
-    class Reporter(TrainerCallback):  # type: ignore[misc]
-        """Sends each logged step on, with tokens/s over the steps since the last one."""
-
-        tokens, moment = 0, perf_counter()
-
-        def on_train_begin(self, *_: Any, **__: Any) -> None:
-            self.moment = perf_counter()
-
-        def on_log(self, _: Any, state: Any, __: Any, logs: Any = None, **___: Any) -> None:
-            if not logs or "loss" not in logs:
-                return
-            if not math.isfinite(float(logs["loss"])):
-                raise PipeError(
-                    f"The loss is {logs['loss']} at step {state.global_step}.",
-                    "Lower it: --set train.learning_rate=...",
-                )
-            now = perf_counter()
-            rate = (collator.tokens - self.tokens) / max(now - self.moment, 1e-9)
-            self.tokens, self.moment = collator.tokens, now
-            send(
-                {
-                    "step": state.global_step,
-                    "steps": state.max_steps,
-                    "loss": float(logs["loss"]),
-                    "grad_norm": float(logs["grad_norm"]),
-                    "learning_rate": float(logs["learning_rate"]),
-                    "tokens": collator.tokens,
-                    "tokens_per_second": rate,
-                }
-            )
-
-    return Reporter()
-
-
-def _save(model: Any, tokenizer: Any, job: Message) -> None:
-    """Adapter and tokenizer; the base by its name, where PEFT writes this machine's path."""
-    folder = Path(job["adapter"])
-    model.save_pretrained(folder, safe_serialization=True)
-    tokenizer.chat_template = job["chat_template"]
-    tokenizer.save_pretrained(folder)
-    (folder / "README.md").unlink(missing_ok=True)
-    path = folder / "adapter_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config |= {"base_model_name_or_path": job["base_name"], "revision": job["base_revision"]}
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _eval_loss(trainer: Any) -> float | None:
-    """Mean of the eval batches' losses, each over its supervised tokens; None without rows."""
-    if trainer.eval_dataset is None:
-        return None
-    return float(trainer.evaluate()["eval_loss"])
-
-
-def _check_learned(model: Any, history: list[dict[str, Any]], loss: float) -> None:
-    """Raises PipeError for an adapter that is not finite, or as it was before."""
-    # an infinite norm alone is fp16 finding its scale: that step was skipped
-    norms = [float(entry["grad_norm"]) for entry in history if "grad_norm" in entry]
-    learned = [p for name, p in model.named_parameters() if "lora_B" in name]
-    finite = math.isfinite(loss) and all(p.isfinite().all() for p in learned)
-    if not finite:
+def _check_learned(model: Any, trace: list[Message]) -> None:
+    """Raises PipeError for weights that are not finite, or as they were before."""
+    norms = [line.get("grad_norm") for line in trace if "loss" in line]
+    if not all(p.isfinite().all() for p in model.parameters() if p.requires_grad):
         raise PipeError(
-            f"Training diverged: loss {loss}.", "Lower it: --set train.learning_rate=..."
+            "Training diverged: its weights are not finite.",
+            "Lower the rate: pipe train --force --set train.learning_rate=...",
         )
-    if not any(p.any() for p in learned) or not any(0 < n < math.inf for n in norms):
+    learned = [p for name, p in model.named_parameters() if "lora_B" in name]
+    if not any(norms) or (learned and not any(p.any() for p in learned)):
         raise PipeError(
-            f"Training changed nothing: gradient norms {norms[:3]}..., loss {loss}.",
+            f"Training changed nothing: gradient norms {norms[:3]}...",
             "Look at the rows: head runs/*/data/train.jsonl",
         )
 
 
-def _facts(model: Any, settings: Message, optimizer: Any) -> Message:
+def _facts(trainer: Any, job: Job, processes: int) -> Message:
     """What really ran, for the manifest."""
     import torch
 
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    total = sum(_numel(p) for p in model.parameters())
+    model, args = trainer.model, trainer.args
     device = next(model.parameters()).device
-    on_gpu = device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
-        "precision": settings["precision"],
-        "optimizer": str(getattr(optimizer, "value", optimizer)),
+        "method": job.train.method,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "precision": job.train.precision,
+        "optimizer": str(getattr(args.optim, "value", args.optim)),
         "load_in_4bit": bool(getattr(model, "is_loaded_in_4bit", False)),
-        "trainable_parameters": trainable,
-        "total_parameters": total,
+        "batching": job.train.batching,
+        "batch_size": args.per_device_train_batch_size,
+        "gradient_accumulation": args.gradient_accumulation_steps,
+        "processes": processes,
+        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "total_parameters": sum(weights_of(p) for p in model.parameters()),
     }
-
-
-def _numel(parameter: Any) -> int:
-    """Weights in a parameter; NF4 packs two into each byte."""
-    state = getattr(parameter, "quant_state", None)
-    return int(math.prod(state.shape)) if state is not None else int(parameter.numel())
 
 
 def _peak_memory() -> dict[str, int]:
@@ -280,5 +202,14 @@ def _peak_memory() -> dict[str, int]:
     return peak
 
 
+def _follow() -> None:
+    """Train beside the first process, which alone is asked and answers."""
+    to_standard_error()
+    train({}, lambda _: None)
+
+
 if __name__ == "__main__":
-    serve({"train": train})
+    if int(os.environ.get("RANK", "0")):
+        _follow()
+    else:
+        serve({"train": train})

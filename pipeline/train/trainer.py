@@ -1,0 +1,125 @@
+"""TRL's trainer with our own order of rows and our own checkpoints.
+
+Imported in a training process only, after Unsloth, which patches what is imported here.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from trl import SFTConfig, SFTTrainer
+
+from pipeline.train import checkpoint
+from pipeline.train.job import Job
+from pipeline.train.rows import Batches, labelled
+from pipeline.train.watch import Watch
+
+WEIGHTS = "weights.safetensors"
+STATE = "trainer_state.json"
+TRACE = "trace.json"
+
+
+class Trainer(SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer that goes on from a checkpoint with the same bytes as if it had never stopped.
+
+    The order of the rows is known beforehand, and every step begins with a seed of its own: what
+    is left to keep are weights, optimizer, schedule, loss scale and what was measured so far.
+    """
+
+    def __init__(self, job: Job, batches: Batches, watch: Watch, **arguments: Any) -> None:
+        self._batches, self._watch = batches, watch
+        self._folder = Path(job.folder) / "checkpoints"
+        super().__init__(train_dataset=batches.dataset, callbacks=[watch], **arguments)
+        watch.trainer = self
+
+    def _get_train_sampler(self, *_: Any) -> list[int]:
+        return self._batches.order.flat()
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if self.args.should_save:
+            step = self.state.global_step
+            checkpoint.publish(self._folder, step, self._write, self._watch.eval_losses.get(step))
+            checkpoint.drop_old(self._folder, self._watch.best_step)
+
+    def _write(self, folder: Path) -> None:
+        trained = {
+            name: parameter.detach().cpu().contiguous()
+            for name, parameter in self.model.named_parameters()
+            if parameter.requires_grad
+        }
+        save_file(trained, folder / WEIGHTS)
+        self._save_optimizer_and_scheduler(str(folder))
+        self._save_scaler(str(folder))
+        self.state.log_history.clear()  # it holds times; `trace` is ours
+        self.state.save_to_json(str(folder / STATE))
+        (folder / TRACE).write_text(json.dumps(self._watch.trace), encoding="utf-8")
+
+    def _load_from_checkpoint(self, folder: str, model: Any = None) -> None:
+        """Weights and what was measured; Trainer loads the rest, by torch's weights-only reader."""
+        self.load_weights(Path(folder))
+        self._watch.take_up(json.loads((Path(folder) / TRACE).read_text(encoding="utf-8")))
+
+    def load_weights(self, folder: Path) -> None:
+        """Make the trained weights those of a checkpoint, bit by bit."""
+        saved = load_file(folder / WEIGHTS)
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(saved.pop(name))
+        assert not saved, f"the checkpoint has weights that the model lacks: {list(saved)[:3]}"
+
+    def _load_rng_state(self, _: Any) -> None:
+        """Nothing: each step begins with a seed of its own."""
+
+
+def trainer_of(model: Any, tokenizer: Any, job: Job, batches: Batches, watch: Watch) -> Trainer:
+    """The trainer of a job, ready for `train(resume_from_checkpoint=job.resume)`."""
+    evaluated = labelled(job.encoded["eval"])
+    return Trainer(
+        job,
+        batches,
+        watch,
+        model=model,
+        processing_class=tokenizer,
+        eval_dataset=evaluated if len(evaluated) else None,
+        args=_arguments(job, watch.processes),
+    )
+
+
+def _arguments(job: Job, processes: int) -> SFTConfig:
+    train = job.train
+    return SFTConfig(
+        output_dir=str(Path(job.folder) / "trl"),
+        per_device_train_batch_size=job.batch_size,
+        per_device_eval_batch_size=job.batch_size,
+        gradient_accumulation_steps=job.global_batch // (job.batch_size * processes),
+        # all steps of all epochs are one pass over the order
+        num_train_epochs=1,
+        learning_rate=train.learning_rate,
+        lr_scheduler_type=train.schedule,
+        warmup_steps=train.warmup_steps,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        optim=train.optimizer,
+        neftune_noise_alpha=train.neftune_noise_alpha,
+        bf16=train.precision == "bf16",
+        fp16=train.precision == "fp16",
+        max_length=job.max_seq_length,
+        packing=train.batching == "packed",
+        gradient_checkpointing=train.gradient_checkpointing,
+        logging_nan_inf_filter=False,
+        logging_steps=1,
+        save_strategy="no",
+        eval_strategy="no",
+        report_to="none",
+        seed=job.seed,
+        data_seed=job.seed,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        dataloader_num_workers=0,
+        ddp_find_unused_parameters=False,
+        **({"ddp_backend": "gloo"} if processes > 1 and train.device == "cpu" else {}),
+    )
