@@ -10,8 +10,11 @@ from pipeline.assets import PREFIX, locate
 from pipeline.errors import PipeError
 from pipeline.recipe.schema import Model
 from pipeline.run.manifest import Entry, describe
+from pipeline.run.secrets import harmless
 
 _TOKENIZER = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+_TUNED = ("llama", "qwen2", "qwen3")
+"""`model_type` of what is tuned: the families that export knows."""
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "LICENSE*", "README.md")
 
 _SNAPSHOT = re.compile(r"/models--(?P<repository>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})$")
@@ -61,7 +64,7 @@ def open_base(model: Model, *, revision: str | None = None, weights: bool = True
 
     `revision` (the one an earlier stage recorded) goes before the recipe's own; with
     `weights=False` only the tokenizer and the configuration are fetched.
-    Raises PipeError where the base cannot be had or is not a Llama in 16-bit safetensors.
+    Raises PipeError where the base cannot be had or is not a Llama or Qwen in 16-bit safetensors.
     """
     path = locate(model.base)
     if model.base.startswith((PREFIX, ".", "/", "~")) or path.is_dir():
@@ -102,7 +105,7 @@ def _from_hub(repository: str, revision: str | None, weights: bool) -> Base:
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     # the hub's own errors are OSErrors or HTTPErrors; a mistyped folder is no valid name there
     except (OSError, HTTPError, HFValidationError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = harmless((str(error).strip().splitlines() or [type(error).__name__])[0])
         raise PipeError(
             f"The base {repository} cannot be fetched: {reason}",
             "Check the name and the network, and HF_TOKEN where the model is gated; "
@@ -119,9 +122,10 @@ def _check_tuned(base: Base) -> None:
             "model.base is a hub id or a folder made by save_pretrained.",
         )
     config = base.config
-    if config.get("model_type") != "llama":
+    if config.get("model_type") not in _TUNED:
         raise PipeError(
-            f"The base {base.name} is a {config.get('model_type')}; this pipe tunes Llama models.",
+            f"The base {base.name} is a {config.get('model_type')}; this pipe tunes "
+            f"{', '.join(_TUNED)}.",
             "See: pipe recipes",
         )
     if "quantization_config" in config:

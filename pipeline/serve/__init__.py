@@ -1,6 +1,6 @@
 """The Modelfile, and the exported files as models of an Ollama server."""
 
-from pipeline.serve.card import model_card
+from pipeline.card import model_card
 from pipeline.serve.modelfile import license_text, modelfile, parameters
 from pipeline.serve.register import RegisterOptions, register, registration_command
 

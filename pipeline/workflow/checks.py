@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.base import Base
 from pipeline.chat import chat_format
+from pipeline.engines.trained import Trained, trained
 from pipeline.recipe.schema import Importance
 from pipeline.run import Emit, silent
 from pipeline.run.rows import held_out_rows
@@ -33,14 +33,14 @@ def part_of(work: Work) -> "RunPart":
     from pipeline.check import RunPart
 
     base = work.base()
-    trained = work.run.require("train")
-    trained.check_inputs(base.entries(), "Train on this base: pipe train")
+    work.run.require("train").check_inputs(base.entries(), "Train on this base: pipe train")
+    tuned = trained(work.recipe, work.run, base)
     return RunPart(
         recipe=work.recipe,
         run=work.run,
-        base=base,
+        trained=tuned,
         encoder=work.encoder(),
-        make=_Maker(work, base),
+        make=_Maker(work, tuned),
         rows=held_out_rows(work.run, _ROWS),
         emit=work.emit,
     )
@@ -65,7 +65,7 @@ class _Maker:
     """Exports as the run was exported; files in 16 bits are so in every tensor."""
 
     work: Work
-    base: Base
+    trained: Trained
 
     def __call__(self, folder: Path, types: Sequence[str], *, tuned: bool) -> Mapping[str, Path]:
         narrow = tuple(type for type in types if type != _WIDE)
@@ -83,12 +83,12 @@ class _Maker:
     ) -> dict[str, Path]:
         from pipeline.gguf import Job, write_types
 
-        recipe, run = self.work.recipe, self.work.run
+        recipe, known = self.work.recipe, self.trained
         changes = {"quantize": tuple(types), "adapter_gguf": False, **asked}
         job = Job(
             name="tuned" if tuned else "base",
-            base=self.base,
-            adapter=run.folder("train") / "adapter" if tuned else None,
+            base=known.model if tuned else known.base,
+            adapter=known.adapter if tuned else None,
             format=chat_format(recipe.chat.format),
             asked=recipe.export.model_copy(update=changes),
             license="none",

@@ -14,6 +14,7 @@ from pipeline.workflow.work import Work
 
 if TYPE_CHECKING:
     from pipeline.gguf import Job
+    from pipeline.train.launch import Launch
 
 
 def prepare(work: Work) -> Manifest:
@@ -45,7 +46,7 @@ def examples(work: Work, count: int) -> list[Any]:
     return list(shown(work.run, work.encoder(), count))
 
 
-def train(work: Work) -> Manifest:
+def train(work: Work, launch: "Launch | None" = None) -> Manifest:
     from pipeline.train import check_device
     from pipeline.train import train as stage
 
@@ -53,24 +54,37 @@ def train(work: Work) -> Manifest:
     with work.run.lock():
         work.keep()
         work.run.require("data")
-        return stage(work.recipe, work.run, work.base(), work.emit, force=work.force)
+        return stage(work.recipe, work.run, work.base(), work.emit, force=work.force, launch=launch)
+
+
+def take_part(work: Work, launch: "Launch") -> None:
+    """Train on this node beside node 0, which does the stage in the same run folder."""
+    from pipeline.train import check_device
+    from pipeline.train.watching import joined
+
+    check_device(work.recipe)
+    joined(work.run, work.recipe.train, work.emit, launch)
 
 
 def export(work: Work) -> Manifest:
-    """Merge, quantize, write the Modelfile. Registration is a step of its own."""
+    """Merge, quantize, write the Modelfile. Registration is a step of its own.
+
+    A run that was trained in full has nothing to merge: its model is quantized as it is.
+    """
+    from pipeline.engines.trained import trained
     from pipeline.gguf import export as stage
     from pipeline.gguf import named_importance, planned, training_text
-    from pipeline.serve import model_card
+    from pipeline.serve import license_text, model_card
 
     with work.run.lock():
         work.keep()
-        trained = work.run.require("train")
         base = work.base()
-        trained.check_inputs(base.entries(), "Train on this base: pipe train")
+        work.run.require("train").check_inputs(base.entries(), "Train on this base: pipe train")
+        tuned = trained(work.recipe, work.run, base)
         format = chat_format(work.recipe.chat.format)
         sources = work.run.require("data").facts["sources"]
-        adapter = work.run.folder("train") / "adapter"
-        job, companions = _export_job(work.recipe, base, adapter, format)
+        license = license_text(work.recipe, base.folder)
+        job, companions = _export_job(work.recipe, (tuned.model, tuned.adapter), license, format)
         job = replace(
             job,
             datasets=[each["dataset"] for each in sources if each.get("revision")],
@@ -78,7 +92,7 @@ def export(work: Work) -> Manifest:
                 work.run, work.encoder(), tokens, work.recipe.seed
             ),
         )
-        companions["README.md"] = model_card(work.recipe, format, job.license, sources)
+        companions["README.md"] = model_card(work.recipe, format, license, sources)
         section = work.recipe.model_dump(mode="json", include={"export", "serve"})
         inputs = base.entries() | work.run.input_entry("train") | named_importance(job.asked)
         plan = planned(job, section, inputs, work.recipe.seed)
@@ -96,9 +110,12 @@ def export_folder(
     `own_template` keeps the chat template of the base instead of the recipe's chat format.
     """
     from pipeline.gguf import write_types
+    from pipeline.serve import license_text
 
     format = None if own_template else chat_format(recipe.chat.format)
-    job, companions = _export_job(recipe, base_at(folders[0]), folders[1], format)
+    base = base_at(folders[0])
+    license = license_text(recipe, base.folder)
+    job, companions = _export_job(recipe, (base, folders[1]), license, format)
     with explained_writes(str(out)):
         out.mkdir(parents=True, exist_ok=True)
         write_types(job, out, emit)
@@ -142,13 +159,13 @@ def evaluate(work: Work, metric_files: tuple[Path, ...] = ()) -> Manifest:
         return stage(work.recipe, work.run, work.base(), work.emit, means)
 
 
-def run_all(work: Work) -> None:
+def run_all(work: Work, launch: "Launch | None" = None) -> None:
     """prepare, train, export, registration where a server answers, eval."""
     from pipeline.train import check_device
 
     check_device(work.recipe)
     prepare(work)
-    train(work)
+    train(work, launch)
     export(work)
     try:
         register_if_served(work)
@@ -158,13 +175,16 @@ def run_all(work: Work) -> None:
 
 
 def _export_job(
-    recipe: Recipe, base: Base, adapter: Path | None, format: ChatFormat | None
+    recipe: Recipe,
+    weights: tuple[Base, Path | None],
+    license: str,
+    format: ChatFormat | None,
 ) -> "tuple[Job, dict[str, str]]":
-    """The job, and the Modelfiles that belong beside its files."""
+    """The job on a model with or without an adapter, and the Modelfiles beside its files."""
     from pipeline.gguf import Job, file_name
-    from pipeline.serve import license_text, modelfile
+    from pipeline.serve import modelfile
 
-    license = license_text(recipe, base.folder)
+    base, adapter = weights
     model = recipe.serve.name.rsplit("/", 1)[-1]
     job = Job(
         name=model,

@@ -5,6 +5,7 @@ from typing import Any
 
 from pipeline.errors import ChangedInput, StaleInput
 from pipeline.recipe import Recipe
+from pipeline.recipe.training import UNSEEN
 from pipeline.run import Manifest, Stage
 from pipeline.run.folder import NEEDS
 from pipeline.workflow.work import Work
@@ -48,10 +49,17 @@ def status(work: Work) -> dict[Stage, StageStatus]:
 
 
 def _obeys(manifest: Manifest, work: Work) -> bool:
-    """True when the recipe still says what the stage was told."""
+    """True when the recipe still says what the stage was told, as far as results hang on it."""
     recipe = work.recipe.model_dump(mode="json")
     asked = {key: value for key, value in manifest.section.items() if key in recipe}
-    return all(recipe[key] == value for key, value in asked.items())
+    return all(_that_matters(key, recipe[key]) == _that_matters(key, asked[key]) for key in asked)
+
+
+def _that_matters(section: str, values: Any) -> Any:
+    """A section without the keys of `train` that change nothing of what is learned."""
+    if section != "train" or not isinstance(values, dict):
+        return values
+    return {key: value for key, value in values.items() if key not in UNSEEN}
 
 
 def _sources(recipe: Recipe) -> list[str]:
