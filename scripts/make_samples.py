@@ -1,4 +1,4 @@
-"""Write the synthetic sample rows: `data/samples/{train,test}.jsonl` and their card.
+"""Write the synthetic sample rows: `data/samples/{train,test}.jsonl`, and the folder's card.
 
 A row is a short story with a start number and three signed changes, a trace with one line per
 change, and a one-sentence answer. The columns are those of ServiceNow-AI/R1-Distill-SFT (v0), so
@@ -74,7 +74,7 @@ class Story:
 
     @property
     def key(self) -> Key:
-        """Start number and signed changes, without the wording."""
+        """Start number and signed changes."""
         return (self.start, *self.changes)
 
     @property
@@ -97,11 +97,7 @@ class Story:
         return " ".join([*self.sentences(), self.question.format(name=self.name, item=self.item)])
 
     def trace(self) -> str:
-        """The reasoning: one line per change, then one that states the result.
-
-        Without the last line a small model writes the trace right and then fails to carry
-        the number over `</think>`.
-        """
+        """One line per change, then the result: a small model carries no other over `</think>`."""
         lines, total = [], self.start
         for event, change in zip(self.events(), self.changes, strict=True):
             sign = "+" if change > 0 else "-"
@@ -163,7 +159,7 @@ def held_out_keys() -> frozenset[Key]:
 
 
 def problem_key(problem: str) -> Key:
-    """Read the start number and the signed changes back from a problem's text."""
+    """Read the start number and the signed changes back from a problem."""
     sentences = problem.split(". ")
     opening = re.search(r"\d+", sentences[0])
     if opening is None:
@@ -232,25 +228,29 @@ CARD = """\
 license: apache-2.0
 language: en
 ---
-# Synthetic number stories
+# Synthetic number stories, and general rows
 
-**These rows are synthetic.** A script wrote them; no person and no language model did, and no row
+**The stories are synthetic.** A script wrote them; no person and no language model did, and no row
 comes from R1-Distill-SFT or another dataset. They exist so that the whole pipeline runs in minutes
 on a CPU. A score on them says that the pipeline works, nothing about reasoning elsewhere.
 
 | file | rows |
 | --- | --- |
-| `train.jsonl` | {train} |
-| `test.jsonl` | {test} |
+| `train.jsonl` | {train} stories |
+| `test.jsonl` | {test} stories |
+| `general.jsonl` | 64 everyday questions with direct answers, written for this project |
+| `general-tiny.jsonl` | 660 of what the tiny base can do, by `scripts/make_general.py` |
 
-**How they were made.** `python scripts/make_samples.py` (seed {seed}): a start number and three
-signed changes of at most {largest}, the running total kept in {lowest}..{highest}, told as a short
-story with one of {names} names, {items} items, {plus} plus and {minus} minus phrases, {openings}
-openings and {questions} questions. The script reads every trace line and every answer back from its
-text and recomputes it. No test row shares its numbers and operations with a training row, whatever
-the wording, and no two test rows share theirs.
+**The general rows** show what a base forgets while it is tuned (`data.general`): facts, rewriting,
+lists, small talk, writing, code, one word, nine languages. They are no benchmark.
 
-**Columns**, those of ServiceNow-AI/R1-Distill-SFT (v0):
+**How the stories were made.** `python scripts/make_samples.py` (seed {seed}): a start number and
+three signed changes of at most {largest}, the running total kept in {lowest}..{highest}, told with
+one of {names} names, {items} items, {plus} plus and {minus} minus phrases, {openings} openings and
+{questions} questions. The script reads every trace line and answer back and recomputes it. No test
+row shares its numbers and operations with another row, whatever the wording.
+
+**Columns** of the stories, those of ServiceNow-AI/R1-Distill-SFT (v0):
 
 | column | content |
 | --- | --- |
@@ -270,15 +270,13 @@ def write_card(out: Path, train: int, test: int) -> None:
     kinds = {"names": NAMES, "items": ITEMS, "plus": PLUS, "minus": MINUS}
     kinds |= {"openings": OPENINGS, "questions": QUESTIONS}
     counts = {kind: len(choices) for kind, choices in kinds.items()}
-    card = CARD.format(
-        train=train, test=test, seed=SEED, source=SOURCE, lowest=LOWEST, highest=HIGHEST,
-        largest=LARGEST_CHANGE, **counts,
-    )  # fmt: skip
+    bounds = {"lowest": LOWEST, "highest": HIGHEST, "largest": LARGEST_CHANGE}
+    card = CARD.format(train=train, test=test, seed=SEED, source=SOURCE, **bounds, **counts)
     (out / "README.md").write_text(card, encoding="utf-8")
 
 
 def main() -> None:
-    """Build, check and write both splits and the card."""
+    """Build, check and write both."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("data/samples"))
     out: Path = parser.parse_args().out

@@ -36,8 +36,9 @@ class Expected:
 
 
 def expected(recipe: Recipe, encoder: Encoder, *, accept: bool) -> list[Expected]:
-    """Every source of the recipe, the test file last; reads its first rows only."""
-    sources = [*recipe.data.sources, *([recipe.data.test] if recipe.data.test else [])]
+    """Every source that the recipe names, test and general rows last; reads first rows only."""
+    data = recipe.data
+    sources = [*data.sources, *filter(None, (data.test, data.general))]
     return [_expected(recipe, each, encoder, accept) for each in sources]
 
 
@@ -69,7 +70,7 @@ def _sampled(
     """With how the columns are known, and the tokens that the first records let expect."""
     head = opened.head()
     settled = settle_columns(opened.source, head, accept=accept)
-    task = task_of(recipe, opened.source, settled, 0, is_test=False)
+    task = task_of(recipe, opened.source, settled, 0, "train")
     records = [(f"row {n}", record) for n, record in enumerate(head, 1)]
     lengths = Worker(encoder, task).lengths(records)
     found = replace(found, columns=settled.origin)

@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base import Base, open_base
-from pipeline.chat import chat_format
+from pipeline.chat import chat_format, check_fit
 from pipeline.data.read.benchmarks import HeldOut, open_benchmark
 from pipeline.data.read.sources import Opened, open_source
 from pipeline.data.work.gather import DECIDING
-from pipeline.recipe import Recipe
+from pipeline.data.work.worker import Kind
+from pipeline.recipe import Recipe, Source
 from pipeline.run import Manifest, versions_of
+
+SHIPPED = "builtin:samples/general.jsonl"
+"""The general rows of a recipe that names none."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,15 @@ class Inputs:
     base: Base
     train: tuple[Opened, ...]
     test: Opened | None
+    general: Opened
     benchmarks: tuple[HeldOut, ...]
+
+    def opened(self) -> list[tuple[Kind, Opened]]:
+        """Every source of rows, in the order in which they are read."""
+        found: list[tuple[Kind, Opened]] = [("train", each) for each in self.train]
+        if self.test:
+            found.append(("test", self.test))
+        return [*found, ("general", self.general)]
 
 
 def settle(
@@ -35,13 +47,16 @@ def settle(
     interrupted prepare left.
     """
     base = open_base(recipe.model, revision=_base_revision(recipe, last), weights=False)
+    check_fit(base.folder / "tokenizer.json", chat_format(recipe.chat.format))
     known = {**(pins or {}), **_revisions(last)}
     data = recipe.data
+    general = _general(recipe)
     return Inputs(
         recipe,
         base,
         tuple(open_source(each, known.get(_asked(each))) for each in data.sources),
         open_source(data.test, known.get(_asked(data.test))) if data.test else None,
+        open_source(general, known.get(_asked(general))),
         tuple(open_benchmark(each, known.get(_asked(each))) for each in data.decontaminate),
     )
 
@@ -54,6 +69,7 @@ def plan(work: Inputs) -> Manifest:
         inputs[f"source-{number}/{opened.label}"] = opened.entry
     if work.test:
         inputs[f"test/{work.test.label}"] = work.test.entry
+    inputs[f"general/{work.general.label}"] = work.general.entry
     for number, each in enumerate(work.benchmarks):
         inputs[f"benchmark-{number}/{each.opened.label}"] = each.opened.entry
     return Manifest(
@@ -71,9 +87,15 @@ def plan(work: Inputs) -> Manifest:
             "base": {"name": work.base.name, "revision": work.base.revision},
             "sources": [opened.facts() for opened in work.train],
             "test": work.test.facts() if work.test else None,
+            "general": work.general.facts(),
             "decontaminate": [each.facts() for each in work.benchmarks],
         },
     )
+
+
+def _general(recipe: Recipe) -> Source:
+    """The shipped few must never stop a prepare, however short its rows have to be."""
+    return recipe.data.general or Source(dataset=SHIPPED, max_loss=1.0)
 
 
 def _base_revision(recipe: Recipe, last: Manifest | None) -> str | None:
@@ -89,8 +111,10 @@ def _revisions(last: Manifest | None) -> dict[str, str]:
     if last is None:
         return {}
     data, facts = last.section["data"], last.facts
-    asked = [*data["sources"], data["test"], *data["decontaminate"]]
-    read = [*facts["sources"], facts["test"], *facts["decontaminate"]]
+    # an older manifest has no general rows; theirs is the last of its sources too where they train
+    asked = [*data["sources"], data["test"], data.get("general"), *data["decontaminate"]]
+    sources = facts["sources"][: len(data["sources"])]
+    read = [*sources, facts["test"], facts.get("general"), *facts["decontaminate"]]
     return {
         _place(source): fact["revision"]
         for source, fact in zip(asked, read, strict=True)
@@ -100,9 +124,10 @@ def _revisions(last: Manifest | None) -> dict[str, str]:
 
 def pins_of(work: Inputs) -> dict[str, str]:
     """Commit by what the recipe asked for, of what is read from the hub."""
-    opened = [*work.train, work.test, *(each.opened for each in work.benchmarks)]
+    benchmarks = (each.opened for each in work.benchmarks)
+    opened = [*work.train, work.test, work.general, *benchmarks]
     data = work.recipe.data
-    asked = [*data.sources, data.test, *data.decontaminate]
+    asked = [*data.sources, data.test, data.general, *data.decontaminate]
     return {
         _asked(source): each.revision
         for source, each in zip(asked, opened, strict=True)

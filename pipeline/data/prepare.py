@@ -7,17 +7,19 @@ from time import perf_counter
 from typing import Any
 
 from pipeline.data.choose.compare import select
+from pipeline.data.choose.general import rows_for
 from pipeline.data.choose.selection import Selection
 from pipeline.data.inputs import pinned_in, pins_of, plan, settle
 from pipeline.data.work.gather import Gathered, Gatherer, table
 from pipeline.data.work.pool import Setup
-from pipeline.data.work.worker import Split
+from pipeline.data.work.worker import Kind, Split
 from pipeline.data.write.finish import write_rows
 from pipeline.data.write.stats import counts, statistics
 from pipeline.data.write.writer import writing
 from pipeline.errors import PipeError
 from pipeline.recipe import Recipe
 from pipeline.run import Emit, Manifest, Note, Run
+from pipeline.run.disk import require_space
 from pipeline.run.files import write_json
 
 PARTS = ".data.parts"
@@ -46,14 +48,16 @@ def prepare(
     write_json(pins, pins_of(work))
     setup = Setup(work.base.folder / "tokenizer.json", recipe.chat.format)
     questions = [question for each in work.benchmarks for question in each.questions()]
-    sources = Gatherer(recipe, setup, parts, emit).gather(work.train, work.test, accept=accept)
+    sources = Gatherer(recipe, setup, parts, emit).gather(work.opened(), accept=accept)
+    _check_space(run, sources)
     selection = select(sources, recipe, questions, parts)
     for source in sources:
         _check_loss(source, selection)
     with run.publish("data") as draft:
         draft.timing["before_writing"] = perf_counter() - begun
         with writing(draft.folder) as writer:
-            write_rows(sources, selection, writer, emit)
+            write_rows(sources, selection, writer, setup.encoder(), emit)
+        _say_general(recipe, sources, selection, emit)
         _check_rows(recipe, sources, selection, emit)
         write_json(draft.folder / "stats.json", statistics(sources, selection, writer.supervised))
         draft.manifest = replace(
@@ -61,6 +65,12 @@ def prepare(
         )
     shutil.rmtree(parts)
     return run.manifest("data") or intended
+
+
+def _check_space(run: Run, sources: Sequence[Gathered]) -> None:
+    """The signatures are copied out of the parts, then lines and ids: no more than the parts."""
+    parts = sum(path.stat().st_size for each in sources for path in each.parts)
+    require_space(run.root, parts, "Writing the rows")
 
 
 def _facts(intended: Manifest, sources: Sequence[Gathered], selection: Selection) -> dict[str, Any]:
@@ -74,11 +84,44 @@ def _facts(intended: Manifest, sources: Sequence[Gathered], selection: Selection
         }
         for each in sources
     ]
-    kinds = [each.task.is_test for each in sources]
+    found: dict[Kind, list[dict[str, Any]]] = {"train": [], "test": [], "general": []}
+    for each, fact in zip(sources, read, strict=True):
+        found[each.task.kind].append(fact)
+    general = found["general"][0] | _general(sources, selection)
     return dict(intended.facts) | {
-        "sources": [fact for fact, is_test in zip(read, kinds, strict=True) if not is_test],
-        "test": read[-1] if any(kinds) else None,
+        # what is trained on has duties, which are looked for there
+        "sources": found["train"] + ([general] if general["trained"] else []),
+        "test": next(iter(found["test"]), None),
+        "general": general,
     }
+
+
+def _general(sources: Sequence[Gathered], selection: Selection) -> dict[str, Any]:
+    """How many general rows are held apart and trained, and their real share of the latter."""
+    (number,) = (each.task.number for each in sources if each.task.kind == "general")
+    apart = selection.held_apart(number)
+    trained = selection.kept(number) - apart
+    share = trained / max(1, len(selection.lengths("train")))
+    return {"held_apart": apart, "trained": trained, "share": round(share, 4)}
+
+
+def _say_general(
+    recipe: Recipe, sources: Sequence[Gathered], selection: Selection, emit: Emit
+) -> None:
+    """Says what became of the general rows where there is more to say than that some are apart."""
+    found, asked = _general(sources, selection), recipe.data.general_share
+    apart, trained = found["held_apart"], found["trained"]
+    if not apart:
+        text = "no general row is left to see by what training forgets: name other data.general"
+        emit(Note(text, warning=True))
+    if not asked:
+        return
+    said = f"{trained} general rows are {found['share']:.1%} of the training rows"
+    if trained < rows_for(len(selection.lengths("train")) - trained, asked):
+        more = f"{asked:.1%} were asked for: name a larger data.general"
+        emit(Note(f"{said}, beside {apart} held apart; {more}", warning=True))
+    else:
+        emit(Note(f"{said}; {apart} others are held apart to see what it forgets"))
 
 
 def _check_loss(source: Gathered, selection: Selection) -> None:

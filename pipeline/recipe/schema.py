@@ -147,15 +147,24 @@ class Data(Section):
     no_thinking_share: Share = 0.10
     """Rows trained to answer directly after an empty thinking block, so `think=false` works."""
     general: Source | None = None
-    """Rows of what the base can do already, to see what it forgets. None takes a shipped few."""
+    """Rows of what the base can do already, to see what it forgets: 64 are held apart, and training
+    measures their loss as the base answers them, without a thinking block; the reply's first token,
+    where a tuned model turns to thinking, does not count. None takes a shipped few."""
     general_share: Share = 0.0
-    """Share of the training rows taken from `general`, answered directly: against forgetting."""
+    """Share of the training rows taken from the rest of `general`, against forgetting. Trained as
+    those of `no_thinking_share`: without the empty block they would teach to skip thinking."""
 
     @model_validator(mode="after")
     def _weights_for_all_or_none(self) -> "Data":
         weighted = [source.weight is not None for source in self.sources]
         if any(weighted) and not all(weighted):
             raise ValueError("give every source a weight, or none")
+        return self
+
+    @model_validator(mode="after")
+    def _general_by_share(self) -> "Data":
+        if self.general and self.general.weight is not None:
+            raise ValueError("data.general takes no weight: general_share says how much of it")
         return self
 
 

@@ -32,6 +32,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "model": {"base": "base", "max_seq_length": 256},
         "data": {
             "sources": [{"dataset": "rows.jsonl"}],
+            "general": {"dataset": "builtin:samples/general.jsonl", "limit": 1},
             "eval_share": 0,
             "test_share": 0,
             "no_thinking_share": 0,
@@ -61,7 +62,7 @@ def test_dry_run_says_what_stands_in_the_way(here: Path) -> None:
 def test_dry_run_estimates_tokens_and_names_licences(here: Path) -> None:
     code, output = pipe("prepare", "--dry-run", "--yes", "--json")
     assert code == 0
-    (source,) = json.loads(output)["sources"]
+    source = json.loads(output)["sources"][0]
     assert (source["rows"], source["columns"], source["licence"]) == (40, "detected", None)
     assert source["tokens"] == pytest.approx(40 * source["tokens_per_row"], abs=2)
     assert source["tokens"] > 400
@@ -108,7 +109,7 @@ def test_a_picture_of_the_rows_lies_beside_them(here: Path) -> None:
     assert "runs/t/data.svg: the rows in a picture" in output
     picture = here / "runs" / "t" / "data.svg"
     before = picture.read_bytes()
-    assert b"kept 40" in before and b"rows.jsonl" in before
+    assert b"kept 41" in before and b"rows.jsonl" in before  # with the general row
     picture.unlink()
     pipe("prepare")
     assert picture.read_bytes() == before

@@ -1,6 +1,7 @@
 """Rows, recipes and runs for the tests of prepare."""
 
 import json
+from pathlib import Path
 
 from pipeline.data import prepare
 from pipeline.data.prepare import PARTS
@@ -30,8 +31,25 @@ def write_rows(path, records):
     return path
 
 
+def general_record(number, **changes):
+    """A general row in prepare's own columns; no two questions are alike."""
+    values = {
+        "id": f"g{number}",
+        "question": f"Name thing {number}, colour {number * 7}, please.",
+        "reasoning": None,
+        "answer": f"Thing {number}.",
+    }
+    return values | changes
+
+
 def recipe_of(base, *paths, max_seq_length=256, **data):
-    """A recipe on these files; a source may also be a dictionary."""
+    """A recipe on these files; a source may also be a dictionary.
+
+    Its general rows, unless given, are two short ones beside the base.
+    """
+    if "general" not in data:
+        few = write_rows(Path(base).parent / "few.jsonl", [general_record(n) for n in (1, 2)])
+        data["general"] = {"dataset": str(few)}
     sources = [path if isinstance(path, dict) else {"dataset": str(path)} for path in paths]
     return Recipe.model_validate(
         {

@@ -168,7 +168,7 @@ def test_weights_keep_their_proportion_and_interleave(base, tmp_path):
     assert Counter(order) == {"a": 60, "b": 20}
     for end in range(1, 81):
         assert abs(order[:end].count("a") - 0.75 * end) <= 1
-    first, second = stats_of(run)["sources"]
+    first, second, _ = stats_of(run)["sources"]
     assert (first["left_out"], second["left_out"]) == (0, 80)
     assert contents(prepared(tmp_path / "again", recipe_of(base, *sources, **ALL))) == (
         contents(run)
@@ -287,7 +287,8 @@ def test_what_is_expected_of_local_and_unreachable_sources(base, tmp_path, monke
     path = write_rows(tmp_path / "rows.jsonl", [record(n) for n in range(150)])
     recipe = recipe_of(base, {"dataset": str(path), "limit": 120})
     encoder = Encoder(base / "tokenizer.json", chat_format("llama3.2-reasoning"))
-    (found,) = expected(recipe, encoder, accept=False)
+    found, general = expected(recipe, encoder, accept=False)
+    assert (general.rows, general.problem) == (2, None)
     assert (found.rows, found.columns, found.problem) == (120, "known columns", None)
     run = prepared(tmp_path / "run", recipe_of(base, path, **ALL))
     mean = stats_of(run)["tokens"]["train"]["sum"] / 150

@@ -200,7 +200,7 @@ def session(tmp_path_factory):
 @pytest.mark.e2e
 def test_a_hub_dataset_is_streamed_pinned_and_recorded(session):
     v0, commit = session.answers["v0"], session.commits["v0"]
-    assert v0["counts"] == {"train": 25, "eval": 0, "test": 0, "rejects": 0}
+    assert v0["counts"] == {"train": 25, "eval": 0, "test": 0, "general": 64, "rejects": 0}
     fact = v0["facts"]["sources"][0]
     assert (fact["dataset"], fact["config"], fact["split"]) == (NAME, "v0", "train")
     assert fact["revision"] == commit

@@ -1,20 +1,34 @@
 """The data folder: splits, rejects, encoded examples, and when nothing is done again."""
 
+import errno
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from pipeline.chat import Encoder, chat_format
 from pipeline.data import prepare
-from pipeline.data.work import gather
+from pipeline.data.read import chunks
+from pipeline.data.work import gather, pool
 from pipeline.errors import PipeError
 from pipeline.run import Note, Progress, Run, silent
 from pipeline.run.rows import read_jsonl
-from tests.data.support import contents, examples, recipe_of, record, write_rows
+from tests.data.support import (
+    contents,
+    examples,
+    general_record,
+    recipe_of,
+    record,
+    rows_of,
+    stats_of,
+    write_rows,
+)
 from tests.support.tokenizer import SPECIALS
 
 
@@ -29,14 +43,16 @@ def test_prepare_writes_every_file_of_the_contract(base, tmp_path):
     counts = {split: len(found) for split, found in splits.items()}
     assert sorted(manifest.outputs) == [
         "encoded/eval.arrow",
+        "encoded/general.arrow",
         "encoded/train.arrow",
         "eval.jsonl",
+        "general.jsonl",
         "rejects.jsonl",
         "stats.json",
         "test.jsonl",
         "train.jsonl",
     ]
-    assert manifest.counts == counts | {"rejects": 0}
+    assert manifest.counts == counts | {"general": 2, "rejects": 0}
     assert sum(counts.values()) == 200
     assert 8 <= counts["eval"] <= 35
     assert 8 <= counts["test"] <= 35
@@ -56,9 +72,9 @@ def test_prepare_writes_every_file_of_the_contract(base, tmp_path):
     assert 0.12 <= without / counts["train"] <= 0.38
     last = events[-1]
     assert isinstance(last, Progress)
-    assert (last.done, last.total, last.unit) == (200, 200, "rows")
+    assert (last.done, last.total, last.unit) == (202, 202, "rows")
     assert manifest.facts["base"] == {"name": str(base), "revision": None}
-    assert list(manifest.inputs)[-1] == "source-0/rows.jsonl"
+    assert {"source-0/rows.jsonl", "general/few.jsonl"} < set(manifest.inputs)
 
 
 def test_encoded_examples_are_those_of_the_encoder(base, tmp_path):
@@ -77,14 +93,19 @@ def test_encoded_examples_are_those_of_the_encoder(base, tmp_path):
         assert list(encoded["target_start"]) == [e.target_start for e in wanted]
         assert str(encoded.features["input_ids"].feature.dtype) == "int32"
         supervised[split] = sum(len(e.ids) - e.target_start for e in wanted)
-    stats = json.loads((run.folder("data") / "stats.json").read_text())
-    assert stats["supervised_tokens"] == supervised
+    general = examples(run, "general")
+    supervised["general"] = sum(
+        len(row["input_ids"]) - row["target_start"] for row in general.to_list()
+    )
+    assert stats_of(run)["supervised_tokens"] == supervised
 
 
 def test_stats_of_a_single_row(base, tmp_path):
     rows = write_rows(tmp_path / "rows.jsonl", [record(1)])
+    empty = write_rows(tmp_path / "empty.jsonl", [general_record(1, question=" ")])
     run = Run(tmp_path / "run")
-    recipe = recipe_of(base, rows, eval_share=0, test_share=0, no_thinking_share=0)
+    general = {"dataset": str(empty), "max_loss": 1}
+    recipe = recipe_of(base, rows, eval_share=0, test_share=0, no_thinking_share=0, general=general)
     prepare(recipe, run, silent)
     encoder = Encoder(base / "tokenizer.json", chat_format("llama3.2-reasoning"))
     example = encoder.example("What is 1 + 1?", "1 and 1 is 2.", "It is 2.")
@@ -107,12 +128,19 @@ def test_stats_of_a_single_row(base, tmp_path):
         "tokens": spread,
         "lengths": lengths,
     }
-    assert json.loads((run.folder("data") / "stats.json").read_text()) == {
-        "rows": {"train": 1, "eval": 0, "test": 0, "rejects": 0},
-        "rejects": {},
-        "sources": [source],
+    nothing = source | {
+        "dataset": str(empty),
+        "rows": 0,
+        "rejects": {"empty_question": 1},
+        "tokens": None,
+        "lengths": lengths | {"rows": [0] * len(edges)},
+    }
+    assert stats_of(run) == {
+        "rows": {"train": 1, "eval": 0, "test": 0, "general": 0, "rejects": 1},
+        "rejects": {"empty_question": 1},
+        "sources": [source, nothing],
         "tokens": {"train": spread, "eval": None, "test": None},
-        "supervised_tokens": {"train": n - example.target_start, "eval": 0},
+        "supervised_tokens": {"train": n - example.target_start, "eval": 0, "general": 0},
         "lengths": lengths,
         "decontamination": {
             "benchmark_questions": 0,
@@ -219,8 +247,10 @@ def test_limit_takes_the_first_rows(base, tmp_path):
     events = []
     run = Run(tmp_path / "run")
     manifest = prepare(recipe.model_copy(update={"data": data}), run, events.append)
-    assert sum(manifest.counts.values()) == 20
-    assert [(e.done, e.total) for e in events if isinstance(e, Progress)] == [(20, 20)] * 2
+    assert manifest.counts["general"] == 2
+    assert sum(manifest.counts.values()) == 20 + 2
+    done = [(e.done, e.total) for e in events if isinstance(e, Progress)]
+    assert done == [(20, 20), (2, 2), (22, 22)]
 
 
 def test_parquet_gives_the_rows_that_jsonl_gives(base, tmp_path):
@@ -334,7 +364,7 @@ def test_no_training_row_is_an_error(base, tmp_path):
     with pytest.raises(PipeError, match="No training row is left") as error:
         prepare(recipe_of(base, path, eval_share=0.999999), Run(tmp_path / "run"), silent)
     assert error.value.message == (
-        "No training row is left (train 0, eval 1, test 0, rejects 0). "
+        "No training row is left (train 0, eval 1, test 0, general 2, rejects 0). "
         "Rejected: nothing was rejected."
     )
 
@@ -425,7 +455,8 @@ def test_every_malformed_row_is_a_counted_reject_with_its_place(base, tmp_path):
     assert [(r["where"], r["reason"]) for r in rejects] == [
         (f"line {number}", reason) for number, (reason, _) in enumerate(bad, 1)
     ]
-    assert manifest.counts == {"train": 30, "eval": 0, "test": 0, "rejects": len(bad)}
+    wanted = {"train": 30, "eval": 0, "test": 0, "general": 2, "rejects": len(bad)}
+    assert manifest.counts == wanted
 
 
 WHOLE = "<think>\nhm\n</think>\n\nIt is 2."
@@ -472,3 +503,60 @@ def test_odd_but_sound_text_is_kept_as_it_is(base, tmp_path):
     prepare(recipe_of(base, path, eval_share=0, test_share=0), run, silent)
     kept = [row["question"] for row in read_jsonl(run.folder("data") / "train.jsonl")]
     assert kept == ["e\u0301 and é", "\u202bשלום\u202c", "👩\u200d🚀", "a\nb"]
+
+
+def test_row_k_of_the_encoded_examples_is_line_k_of_the_rows(base, tmp_path, monkeypatch):
+    """Whatever is dropped, left out or mixed in; test_resume has it from many processes."""
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(pool, "ALONE", 10**6)
+    bad = [b"{", record(1, reannotated_assistant_content="It is.")]
+    a = write_rows(tmp_path / "a.jsonl", [*bad, *[record(n) for n in range(100)], record(5)])
+    b = write_rows(tmp_path / "b.jsonl", [record(n) for n in range(200, 260)])
+    more = write_rows(tmp_path / "more.jsonl", [general_record(n) for n in range(120)])
+    sources = [{"dataset": str(a), "weight": 2}, {"dataset": str(b), "weight": 1}]
+    recipe = recipe_of(
+        base,
+        *sources,
+        general={"dataset": str(more)},
+        general_share=0.2,
+        eval_share=0.2,
+        no_thinking_share=0.3,
+    )
+    run = Run(tmp_path / "run")
+    prepare(recipe, run, silent)
+    encoder = Encoder(base / "tokenizer.json", chat_format("llama3.2-reasoning"))
+    for split, least in (("train", 90), ("eval", 10), ("general", 60)):
+        rows, encoded = rows_of(run, split), examples(run, split)
+        assert len(rows) == len(encoded) > least
+        for row, example in zip(rows, encoded, strict=True):
+            text = encoder.text_of(example["input_ids"])
+            assert f"\n\n{row['question']}<|eot_id|>" in text
+            assert text.endswith(f"{row['answer']}<|eot_id|>")
+
+
+def test_a_disk_without_room_is_said_before_a_row_is_read(base, tmp_path, monkeypatch):
+    path = write_rows(tmp_path / "rows.jsonl", [record(n) for n in range(30)])
+    usage = shutil._ntuple_diskusage(10**6, 10**6 - 1000, 1000)
+    monkeypatch.setattr("pipeline.run.disk.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr(gather, "parts_of", pytest.fail)
+    with pytest.raises(PipeError) as error:
+        prepare(recipe_of(base, path), Run(tmp_path / "run"), silent)
+    assert error.value.message.startswith("Preparing the rows needs 0.0")
+    assert error.value.message.endswith(" GB are free.")
+    assert not Run(tmp_path / "run").folder("data").exists()
+
+
+def test_a_disk_that_is_full_half_way_keeps_what_was_there(base, tmp_path, monkeypatch):
+    path = write_rows(tmp_path / "rows.jsonl", [record(n) for n in range(30)])
+    run, recipe = Run(tmp_path / "run"), recipe_of(base, path)
+    prepare(recipe, run, silent)
+    before = contents(run)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(PipeError, match=r"data could not be written: .*No space left") as error:
+        prepare(recipe, run, silent, force=True)
+    assert "make room" in error.value.hint
+    assert contents(run) == before

@@ -2,7 +2,6 @@
 
 import json
 import re
-from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from pipeline.data.read.registry import (
 from pipeline.data.read.rows import Row, required, to_row
 from pipeline.errors import PipeError
 from pipeline.recipe import Columns, Source
+from pipeline.recipe.schema import Data
 from scripts.dataset_table import BEGIN, COLUMNS, END, with_table
 
 DOCS = list(COLUMNS)[1]
@@ -254,14 +254,13 @@ def test_the_files_show_the_table_of_the_registry(path):
 def test_the_examples_in_the_docs_are_valid():
     text = DOCS.read_text(encoding="utf-8")
     blocks = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    sources = [yaml.safe_load(block)["data"]["sources"] for block in blocks if "data:" in block]
+    data = [yaml.safe_load(block)["data"] for block in blocks if "data:" in block]
     columns = [
         yaml.safe_load(line)["columns"] for line in re.findall(r"^ +columns: {.*$", text, re.M)
     ]
-    assert [len(each) for each in sources] == [2, 1, 1]
+    assert [len(Data.model_validate(each).sources) for each in data] == [2, 1, 1, 1]
+    assert [each["general_share"] for each in data if "general" in each] == [0.1]
     assert len(columns) == 3
-    for source in chain.from_iterable(sources):
-        Source.model_validate(source)
     for each in columns:
         Columns.model_validate(each)
 

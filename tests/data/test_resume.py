@@ -101,7 +101,7 @@ def test_parts_of_other_work_are_not_gone_on_from(
     other = recipe_of(base, {"dataset": str(path), "seed": seed}, **change)
     events = []
     prepared(tmp_path / "run", other, events.append)
-    assert notes(events) == []
+    assert not [text for text in notes(events) if text.startswith(str(path))]
 
 
 DRIVER = """

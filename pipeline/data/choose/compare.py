@@ -4,26 +4,38 @@ In memory it takes some 220 bytes a row at its peak (benchmarks/prepare_memory.j
 signatures lie in a mapped file (512 bytes a row) and the grams stay in the parts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.choose.contamination import BenchmarkGuard, HeldOutGuard
-from pipeline.data.choose.duplicates import REASONS, TRAIN, Rows, decide, first_equal
+from pipeline.data.choose.contamination import BenchmarkGuard
+from pipeline.data.choose.duplicates import (
+    EVAL,
+    GENERAL,
+    REASONS,
+    TRAIN,
+    Rows,
+    decide,
+    first_equal,
+)
+from pipeline.data.choose.general import General, draw_general, rows_for
+from pipeline.data.choose.grams import grams_of, guard_of
 from pipeline.data.choose.mixture import chosen, drawn
 from pipeline.data.choose.selection import KEPT, LEFT_OUT, Codes, Selection
 from pipeline.data.work.fingerprints import PERMUTATIONS
 from pipeline.data.work.gather import Gathered
 from pipeline.data.work.parts import OpenPart
+from pipeline.data.work.worker import SPLITS
 from pipeline.recipe import Recipe
+from pipeline.run.files import explained_writes
 
 _CONTAMINATED = REASONS.index("contaminated")
 _SIGNATURES = "signatures.u32"
-_TRAINED = (TRAIN, TRAIN + 1)
-"""train and eval: what steers the training."""
+_TRAINED = (GENERAL, TRAIN, EVAL)
+"""What steers the training, or is measured beside it."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +60,18 @@ def select(
     parts = [path for each in sources for path in each.parts]
     starts = np.cumsum([0, *(each.tally.rows for each in sources)], dtype="int64")
     columns = _read(parts, folder / _SIGNATURES)
+    is_general = columns.split == SPLITS.index("general")
     rows = Rows(
         columns.row_key,
         columns.question_key,
-        columns.split,
+        np.where(is_general, np.int8(GENERAL), columns.split),
         _protected(sources, starts),
         _signatures(folder / _SIGNATURES, len(columns.split)),
     )
     codes = decide(rows, recipe.data.dedupe).codes
     figures = _decontaminate(parts, rows, codes, questions)
     _weigh(sources, starts, columns.draw, codes)
+    _draw_general(sources, starts, columns, codes, recipe.data.general_share)
     return Selection(
         starts=starts,
         split=columns.split,
@@ -79,7 +93,7 @@ def _read(parts: Sequence[Path], signatures: Path) -> _Columns:
         "came": "int32",
     }
     found: dict[str, list[NDArray[np.generic]]] = {name: [] for name in (*kinds, "tokens")}
-    with signatures.open("wb") as file:
+    with explained_writes("data"), signatures.open("wb") as file:
         for path in parts:
             with OpenPart(path) as part:
                 for name, kind in kinds.items():
@@ -103,7 +117,7 @@ def _protected(sources: Sequence[Gathered], starts: NDArray[np.int64]) -> NDArra
     """The rows of the test file, which are never dropped."""
     protected = np.zeros(int(starts[-1]), bool)
     for each in sources:
-        if each.task.is_test:
+        if each.task.kind == "test":
             protected[starts[each.task.number] : starts[each.task.number + 1]] = True
     return protected
 
@@ -115,11 +129,11 @@ def _decontaminate(
     benchmarks = BenchmarkGuard(questions)
     # a question with many replies counts once, or it would look like a common phrase
     once = (codes == KEPT) & (first_equal(rows.question_keys, rows.order()) < 0)
-    held_out = _held_out(parts, rows, once)
-    for place, grams, offsets in _grams(parts):
-        held_out.count(grams, offsets, once[place])
+    # what is dropped of the others must not depend on the general rows
+    once &= rows.splits != GENERAL
+    held_out = guard_of(parts, once & (rows.splits > TRAIN), rows.splits, once)
     hits = {"by_benchmarks": 0, "by_own_questions": 0}
-    for place, grams, offsets in _grams(parts):
+    for place, grams, offsets in grams_of(parts):
         splits, here = rows.splits[place], codes[place]
         open_to = (here == KEPT) & ~rows.protected[place]
         by_benchmarks = benchmarks.hits(rows.question_keys[place], grams, offsets)
@@ -137,30 +151,6 @@ def _decontaminate(
     }
 
 
-def _held_out(parts: Sequence[Path], rows: Rows, once: NDArray[np.bool_]) -> HeldOutGuard:
-    """The grams of the rows that are held out from another split."""
-    held, lengths, splits = [np.empty(0, "uint64")], [], []
-    for place, grams, offsets in _grams(parts):
-        for row in np.flatnonzero((rows.splits[place] != TRAIN) & once[place]):
-            held.append(grams[offsets[row] : offsets[row + 1]].copy())
-            lengths.append(len(held[-1]))
-            splits.append(rows.splits[place][row])
-    offsets = np.cumsum([0, *lengths], dtype="int64")
-    return HeldOutGuard(np.concatenate(held), offsets, np.array(splits, "int8"))
-
-
-def _grams(
-    parts: Sequence[Path],
-) -> Iterator[tuple[slice, NDArray[np.uint64], NDArray[np.int32]]]:
-    """Part by part: which rows these are, their grams and offsets."""
-    begun = 0
-    for path in parts:
-        with OpenPart(path) as part:
-            grams, offsets = part.lists("grams", "uint64")
-            yield slice(begun, begun + len(part)), grams, offsets
-            begun += len(part)
-
-
 def _weigh(
     sources: Sequence[Gathered],
     starts: NDArray[np.int64],
@@ -168,7 +158,7 @@ def _weigh(
     codes: Codes,
 ) -> None:
     """Leave out what a source has beyond its weight."""
-    mixed = [each for each in sources if not each.task.is_test]
+    mixed = [each for each in sources if each.task.kind == "train"]
     weights = [each.opened.source.weight for each in mixed]
     if None in weights:
         return
@@ -177,3 +167,20 @@ def _weigh(
     takes = drawn([len(rows) for rows in kept], [float(weight or 0) for weight in weights])
     for place, rows, take in zip(places, kept, takes, strict=True):
         codes[place][rows[~chosen(draws[place][rows], take)]] = LEFT_OUT
+
+
+def _draw_general(
+    sources: Sequence[Gathered],
+    starts: NDArray[np.int64],
+    columns: _Columns,
+    codes: Codes,
+    share: float,
+) -> None:
+    """Put general rows among the training rows, hold some apart, leave out the rest."""
+    trained = int(((codes == KEPT) & (columns.split == TRAIN)).sum())
+    for each in sources:
+        if each.task.kind == "general":
+            here = slice(starts[each.task.number], starts[each.task.number + 1])
+            general = General(each.parts, columns.question_key[here], columns.draw[here])
+            taken = draw_general(general, codes[here], rows_for(trained, share))
+            columns.split[here][taken] = TRAIN

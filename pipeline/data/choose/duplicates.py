@@ -31,6 +31,9 @@ REASONS: tuple[Reason, ...] = (
 TRAIN, EVAL, TEST = range(3)
 """Splits, as indices into SPLITS: the higher is held out from the lower."""
 
+GENERAL = -1
+"""What general rows are in a comparison: they give way to every other."""
+
 _CONTAMINATED = REASONS.index("contaminated")
 
 _STEEP, _FLAT = 8, 4
@@ -64,14 +67,14 @@ class Rows:
     row_keys: NDArray[np.uint64]
     question_keys: NDArray[np.uint64]
     splits: NDArray[np.integer[Any]]
-    """TRAIN, EVAL or TEST."""
+    """GENERAL, TRAIN, EVAL or TEST."""
     protected: NDArray[np.bool_]
     """Rows of a test file, which are never dropped."""
     signatures: NDArray[np.uint32] | None = None
     """[n, 128], may be a memory map; needed where Dedupe.questions is `near`."""
 
     def order(self) -> NDArray[np.int64]:
-        """Ranks: protected rows, then test, eval and train rows, each in their own order."""
+        """Ranks: protected rows, then test, eval, train and general rows, in their own order."""
         by_rank = np.lexsort((-self.splits.astype(np.int8), ~self.protected))
         ranks = np.empty(len(by_rank), np.int64)
         ranks[by_rank] = np.arange(len(by_rank))

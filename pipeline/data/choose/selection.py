@@ -15,7 +15,9 @@ Codes = NDArray[np.uint8]
 
 KEPT = 0
 LEFT_OUT = 255
-"""Beyond a source's weight: no reject, for nothing is wrong with the row."""
+"""Beyond a source's weight or share: no reject, for nothing is wrong with the row."""
+
+_GENERAL = SPLITS.index("general")
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Selection:
     starts: NDArray[np.int64]
     """[sources + 1]: where each source's rows begin."""
     split: NDArray[np.int8]
-    """Index into SPLITS."""
+    """Index into SPLITS; general rows that are trained stand in `train`."""
     came: NDArray[np.int32]
     """Tokens of each row as it came."""
     tokens: NDArray[np.int32]
@@ -40,8 +42,16 @@ class Selection:
         """The codes of one source's rows."""
         return self.codes[self._rows(source)]
 
+    def splits_of(self, source: int) -> NDArray[np.int8]:
+        """The splits of one source's rows."""
+        return self.split[self._rows(source)]
+
     def kept(self, source: int) -> int:
         return int((self.of(source) == KEPT).sum())
+
+    def held_apart(self, source: int) -> int:
+        """Rows of a source that only measure what the base forgets."""
+        return int(((self.of(source) == KEPT) & (self.splits_of(source) == _GENERAL)).sum())
 
     def left_out(self, source: int) -> int:
         return int((self.of(source) == LEFT_OUT).sum())
@@ -79,6 +89,11 @@ class Selection:
     def came_of(self, source: int) -> NDArray[np.int32]:
         """Tokens of all rows of a source, as they came."""
         return self.came[self._rows(source)]
+
+    def came_in(self) -> NDArray[np.int32]:
+        """Tokens of all rows as they came, without the general rows that were not needed."""
+        used: NDArray[np.bool_] = (self.codes != LEFT_OUT) | (self.split != _GENERAL)
+        return self.came[used]
 
     def _rows(self, source: int) -> slice:
         return slice(int(self.starts[source]), int(self.starts[source + 1]))

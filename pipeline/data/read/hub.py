@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pipeline.data.read.chunks import CHUNK_ROWS, Chunk, chunks_of_batches
 from pipeline.errors import PipeError
+from pipeline.run.secrets import harmless
 
 _BEGINNING: dict[str, Any] = {"rows": 0, "stream": None, "skip": 0}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -135,7 +136,7 @@ def _explain(place: Place, error: Exception) -> PipeError:
     from huggingface_hub.errors import GatedRepoError
 
     name = place.dataset
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = harmless(_first_line(error))
     status = getattr(getattr(error, "response", None), "status_code", None)
     gated = isinstance(error, GatedRepoError) or "gated dataset" in reason
     if gated or (status == 403):
@@ -165,6 +166,13 @@ def _explain(place: Place, error: Exception) -> PipeError:
         f"The dataset {name} cannot be fetched: {reason}",
         "Check the network and run it again: it goes on where it was.",
     )
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says first; `Bad request:` alone says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    taken = lines[:2] if lines and lines[0].endswith(":") else lines[:1]
+    return " ".join(taken) or type(error).__name__
 
 
 def _is_no_table(error: Exception) -> bool:

@@ -3,20 +3,23 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from pipeline.data.read.columns import Settled, settle_columns
+from pipeline.data.read.detect import Head
+from pipeline.data.read.rows import Row, to_row
 from pipeline.data.read.sources import Opened
 from pipeline.data.work.parts import Part, Tally, find_part
 from pipeline.data.work.pool import Job, Setup, parts_of
-from pipeline.data.work.worker import Task
+from pipeline.data.work.worker import Kind, Task
 from pipeline.errors import PipeError
-from pipeline.recipe import Filters, Recipe, Source
+from pipeline.recipe import Columns, Filters, Recipe, Source
 from pipeline.run import Emit, Note, Progress, versions_of
+from pipeline.run.disk import require_space
 
 DECIDING = (
     "datasketch", "latex2sympy2_extended", "math-verify", "py3langid", "sympy", "tiktoken",
@@ -27,11 +30,19 @@ DECIDING = (
 _EVERY = 0.5
 """Seconds between two Progress events."""
 
+_BYTES_A_BYTE, _BYTES_A_ROW = 5, 1500
+"""On the disk for a byte of text and for a row: the text and its ids, 4 bytes each for some 4 bytes
+of text, stand in parts and in files; 512 bytes of a row are its signature, twice. With the tiny
+base's 640 tokens it is half as much again: what is left is looked at again before the files."""
+
 _HOPELESS = 1000
 """Records; a source that has given no row by then is stopped."""
 
-_KEPT_APART = Filters(repetition=False, correct=False, verify=False)
+_TEST = Filters(repetition=False, correct=False, verify=False)
 """A file of test questions is held to its form and length alone, unless it brings filters."""
+
+_GENERAL = Filters()
+"""General rows are short and in many languages, whatever the reasoning rows are."""
 
 
 @dataclass
@@ -41,6 +52,8 @@ class Gathered:
     opened: Opened
     settled: Settled
     task: Task
+    expected_bytes: int
+    """What its rows will take on the disk, by its first ones; 0 where nobody knows how many."""
     parts: list[Path] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
 
@@ -58,20 +71,19 @@ class Gatherer:
         self._folder = folder
         self._emit = emit
 
-    def gather(
-        self, train: tuple[Opened, ...], test: Opened | None, *, accept: bool
-    ) -> list[Gathered]:
+    def gather(self, opened: Sequence[tuple[Kind, Opened]], *, accept: bool) -> list[Gathered]:
         """All parts of all sources; raises PipeError for a source whose columns are not known.
 
-        `accept` takes columns that were found by looking at the rows.
+        `accept` takes columns that were found by looking at the rows. Raises PipeError too where
+        the disk has no room for what the first rows let expect.
         """
-        opened = (*train, test) if test else train
         sources = [
-            self._settled(each, number, is_test=each is test, accept=accept)
-            for number, each in enumerate(opened)
+            self._settled(each, number, kind, accept=accept)
+            for number, (kind, each) in enumerate(opened)
         ]
         folders = [self._folder / self._key(each) for each in sources]
         self._clear(folders)
+        self._check_space(sources)
         shown, current = _Shown(self._emit), 0
         for number, part in parts_of(self._jobs(sources, folders, shown), self._setup):
             for done in sources[current:number]:
@@ -84,13 +96,14 @@ class Gatherer:
             shown.ended(done)
         return sources
 
-    def _settled(self, opened: Opened, number: int, *, is_test: bool, accept: bool) -> Gathered:
-        settled = settle_columns(opened.source, opened.head(), accept=accept)
+    def _settled(self, opened: Opened, number: int, kind: Kind, *, accept: bool) -> Gathered:
+        head = opened.head()
+        settled = settle_columns(opened.source, head, accept=accept)
         if settled.origin == "detected":
             self._emit(Note(f"{opened.source.dataset}: columns taken as found: {settled.shown()}"))
-        return Gathered(
-            opened, settled, task_of(self._recipe, opened.source, settled, number, is_test=is_test)
-        )
+        task = task_of(self._recipe, opened.source, settled, number, kind)
+        size = _bytes_of(settled.columns, head, opened.total() or 0)
+        return Gathered(opened, settled, task, size)
 
     def _key(self, gathered: Gathered) -> str:
         """Name of the parts' folder: equal for equal work alone."""
@@ -118,6 +131,12 @@ class Gatherer:
             if found.is_dir() and found not in folders:
                 shutil.rmtree(found)
 
+    def _check_space(self, sources: list[Gathered]) -> None:
+        """Parts that are there already need no more."""
+        there = sum(path.stat().st_size for path in self._folder.glob("*/*.arrow"))
+        needed = sum(each.expected_bytes for each in sources) - there
+        require_space(self._folder.parent, max(0, needed), "Preparing the rows")
+
     def _jobs(self, sources: list[Gathered], folders: list[Path], shown: "_Shown") -> Iterator[Job]:
         for source, folder in zip(sources, folders, strict=True):
             after = self._go_on(source, folder)
@@ -137,12 +156,10 @@ class Gatherer:
         return after
 
 
-def task_of(
-    recipe: Recipe, source: Source, settled: Settled, number: int, *, is_test: bool
-) -> Task:
+def task_of(recipe: Recipe, source: Source, settled: Settled, number: int, kind: Kind) -> Task:
     """What the recipe asks of a source, its columns settled."""
     data = recipe.data
-    usual = _KEPT_APART if is_test else data.filters
+    usual = {"train": data.filters, "test": _TEST, "general": _GENERAL}[kind]
     return Task(
         number=number,
         dataset=source.dataset,
@@ -151,7 +168,7 @@ def task_of(
         max_seq_length=recipe.model.max_seq_length,
         seed=recipe.seed,
         draw_seed=recipe.seed if source.seed is None else source.seed,
-        is_test=is_test,
+        kind=kind,
         eval_share=data.eval_share,
         test_share=0.0 if data.test else data.test_share,
         no_thinking_share=data.no_thinking_share,
@@ -189,6 +206,13 @@ class _Shown:
         }
         task = f"prepare {source.opened.source.dataset}"
         return Progress(task, tally.records, total, "rows", figures)
+
+
+def _bytes_of(columns: Columns, head: Head, records: int) -> int:
+    rows = [to_row(columns, record, "", "") for record in head]
+    texts = [text for row in rows if isinstance(row, Row) for text in vars(row).values() if text]
+    mean = sum(len(text.encode()) for text in texts) / max(1, len(head))
+    return round(records * (_BYTES_A_BYTE * mean + _BYTES_A_ROW))
 
 
 def table(reasons: Any, first: Any = None) -> str:

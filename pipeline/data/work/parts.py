@@ -19,7 +19,7 @@ import numpy as np
 
 from pipeline.data.work.fingerprints import PERMUTATIONS, row_key
 from pipeline.data.work.worker import SPLITS, Kept, Worked
-from pipeline.run.files import sha256_of
+from pipeline.run.files import explained_writes, sha256_of
 from pipeline.run.rows import jsonl_line
 
 EDGES = (0, 64, 128, 256, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 32768)
@@ -86,7 +86,8 @@ def write_part(folder: Path, number: int, worked: Worked, after: str | None) -> 
     for other in folder.glob(f"{number:07}-*"):
         other.unlink()
     hidden = folder / f".{name}"
-    hidden.write_bytes(content)
+    with explained_writes("data"):
+        hidden.write_bytes(content)
     return Part(hidden.rename(folder / name), tally, after)
 
 

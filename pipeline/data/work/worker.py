@@ -13,11 +13,17 @@ from pipeline.data.work.filters import checks, first_reason
 from pipeline.data.work.fingerprints import Fingerprint, fingerprint
 from pipeline.recipe import Columns, Filters
 
-Split = Literal["train", "eval", "test"]
-SPLITS: tuple[Split, ...] = ("train", "eval", "test")
+Split = Literal["train", "eval", "test", "general"]
+SPLITS: tuple[Split, ...] = ("train", "eval", "test", "general")
+
+Kind = Literal["train", "test", "general"]
+"""What a source is for. All rows of the last two fall to the split of that name at first."""
 
 _LONGEST_TOKEN = 256
 """Characters, twice Llama 3's longest: a row of megabytes is told too long without encoding it."""
+
+_END_OF_TURN = 1
+"""Tokens: an example that supervises no other teaches to say nothing."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,7 @@ class Task:
     seed: int
     draw_seed: int
     """Draws the rows that a weight takes."""
-    is_test: bool
-    """Every row goes to the test split."""
+    kind: Kind
     eval_share: float
     test_share: float
     no_thinking_share: float
@@ -136,11 +141,13 @@ class Worker:
             return _reject("too_long", where, row)
         if reason := first_reason(self._checks, fitting):
             return _reject(reason, where, row)
-        key = f"{task.number}:{index}:{row.id}"
+        # a general row is the same draw whatever other sources there are
+        key = f"{'general' if task.kind == 'general' else task.number}:{index}:{row.id}"
         fingerprints = fingerprint(_without_prompt(fitting.question, task.columns.prompt))
         split = self._split(fingerprints.key)
         share = 0.0 if split == "test" else task.no_thinking_share
-        thinking = row.reasoning is not None and self._share("thinking", key) >= share
+        reasoned = row.reasoning is not None and split != "general"
+        thinking = reasoned and self._share("thinking", key) >= share
         return _Candidate(fitting, where, key, fingerprints, split, thinking)
 
     def _bounded(self, row: Row) -> Row | None:
@@ -161,6 +168,8 @@ class Worker:
         """The encoded row, or the reason why there is none."""
         if example is None:
             return _reject("prompt_boundary", candidate.where, candidate.row)
+        if len(example.ids) - example.target_start <= _END_OF_TURN:
+            return _reject("nothing_to_learn", candidate.where, candidate.row)
         row, came = candidate.row, len(example.ids)
         if came > self._task.max_seq_length:
             shorter = self._shortened(candidate, example)
@@ -198,8 +207,8 @@ class Worker:
     def _split(self, question_key: int) -> Split:
         """By a hash of seed and question: all replies to a question fall to one split."""
         task = self._task
-        if task.is_test:
-            return "test"
+        if task.kind != "train":
+            return task.kind
         drawn = self._share("split", str(question_key))
         if drawn < task.test_share:
             return "test"

@@ -15,6 +15,9 @@ from pipeline.data.write.writer import ENCODED
 LIMITS = (2048, 4096, 8192, 16384)
 """Tokens: the context lengths people choose among."""
 
+_LEARNED = tuple(split for split in SPLITS if split != "general")
+"""General rows held apart are encoded otherwise than a row that is learned."""
+
 _PERCENTILES = (5, 25, 50, 75, 90, 95, 99)
 
 
@@ -23,8 +26,9 @@ def statistics(
 ) -> dict[str, Any]:
     """Counts, rejects by reason, token lengths of the examples, supervised tokens.
 
-    `tokens` are those of the rows kept. `lengths` count the rows that were encoded, before any
-    was cut, and those too long; not those that a filter had dropped before.
+    `tokens` are those of the rows kept, as they would be trained. `lengths` count the rows that
+    were encoded, before any was cut, and those too long; not those that a filter had dropped
+    before.
     """
     rejects = sum((selection.rejects(each) for each in sources), Counter())
     tallies = sum((each.tally for each in sources), Tally())
@@ -32,9 +36,9 @@ def statistics(
         "rows": counts(sources, selection),
         "rejects": dict(rejects),
         "sources": [_source(each, selection) for each in sources],
-        "tokens": {split: spread(selection.lengths(split)) for split in SPLITS},
+        "tokens": {split: spread(selection.lengths(split)) for split in _LEARNED},
         "supervised_tokens": {split: supervised.get(split, 0) for split in ENCODED},
-        "lengths": _lengths(selection.came, tallies),
+        "lengths": _lengths(selection.came_in(), tallies),
         "decontamination": dict(selection.figures),
     }
 

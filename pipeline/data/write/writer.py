@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.data.work.worker import SPLITS, Split
 
-ENCODED: tuple[Split, ...] = ("train", "eval")
+ENCODED: tuple[Split, ...] = ("train", "eval", "general")
 _BATCH = 1000
 
 
@@ -78,7 +78,10 @@ class ArrowWriter:
 
 
 class Writer:
-    """Takes rows and rejects in their final order."""
+    """Takes rows and rejects in their final order.
+
+    Row k of a split's Arrow file is line k of its jsonl file, counted from 0.
+    """
 
     def __init__(self, files: Mapping[str, BinaryIO], arrows: Mapping[Split, ArrowWriter]) -> None:
         self._files = files
