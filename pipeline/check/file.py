@@ -30,23 +30,26 @@ _SCALES: Mapping[str, tuple[int, tuple[int, ...]]] = {
 
 
 def one_bos(subject: Subject) -> Finding:
-    """What the server evaluates begins with BOS, and has it nowhere else.
+    """What the server evaluates begins with BOS, and has it nowhere else; ChatML has none at all.
 
     With a server, its own rendered prompts are read; else those of the file's template.
     """
-    bos, wrong = subject.facts["bos"], []
+    added, bos, wrong = subject.facts["add_bos"], subject.facts["bos"], list[str]()
+    if subject.part is not None and added != (subject.run.encoder.format.bos is not None):
+        said = "says that BOS is to be added, and training adds none"
+        wrong.append(f"the file {said if added else 'does not say that BOS is to be added'}")
     asked = [case for case, _ in prompts(subject)]
     served = "server" in subject.parts
     for case in asked:
         prompt = served_prompt(subject, case) if served else own_prompt(subject, case)
         ids = subject.llama.tokenize(prompt, add_bos=True)
-        count = ids.count(bos)
-        if count > 1 or (subject.facts["add_bos"] and (ids[0] != bos or count != 1)):
+        # where a file names none, llama.cpp has a token of text for it
+        count = ids.count(bos) if bos in subject.control_ids else 0
+        if count > 1 or (added and (ids[0] != bos or count != 1)):
             wrong.append(f"{case}: BOS stands {count} times, the ids begin with {ids[:2]}")
-        elif not subject.facts["add_bos"] and subject.part is not None:
-            wrong.append("the file does not say that BOS is to be added")
     whose = "Ollama's" if served else "the file's"
-    return f"ids of {len(asked)} prompts by {whose} template", wrong
+    none = "" if added else ", which begin with none"
+    return f"ids of {len(asked)} prompts by {whose} template{none}", wrong
 
 
 def learned_end(subject: Subject) -> Finding:
@@ -143,10 +146,12 @@ def _tensors(header: GgufFile) -> dict[str, TensorInfo]:
 
 def _is_tied(subject: Subject) -> bool:
     """As Transformers loads the base, and PEFT unties an embedding or output trained alone."""
-    part = subject.run
-    if not part.base.config.get("tie_word_embeddings") or _stored_apart(part.base.shards()):
+    known = subject.run.trained
+    if not known.model.config.get("tie_word_embeddings") or _stored_apart(known.model.shards()):
         return False
-    names = saved_tensors([part.adapter / "adapter_model.safetensors"])
+    if known.adapter is None:
+        return True
+    names = saved_tensors([known.adapter / "adapter_model.safetensors"])
     trained = {end for end in ("embed_tokens", "lm_head") if any(end in name for name in names)}
     return len(trained) != 1
 

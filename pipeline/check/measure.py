@@ -16,6 +16,7 @@ from pipeline.check.part import RunPart
 from pipeline.engines.completion import Scorer
 from pipeline.engines.divergence import divergence
 from pipeline.engines.llamacpp import LlamaCppEngine
+from pipeline.engines.loading import Bits, Variant
 from pipeline.engines.transformers import TransformersEngine
 from pipeline.errors import PipeError
 from pipeline.run import Note, versions_of
@@ -23,8 +24,8 @@ from pipeline.run.files import explained_writes
 
 WIDE = "BF16"
 """The type of the files that quantized ones are held against."""
-NF4 = "NF4"
-"""The base in 4 bits, as it is trained on."""
+NARROW: Mapping[str, Bits] = {"NF4": 4, "INT8": 8}
+"""The base in 4 or 8 bits, as an adapter may be trained on it."""
 SAME = "transformers"
 """The base in 16 bits by Transformers: what the change of engine alone costs."""
 _BYTES = 1 << 30
@@ -87,8 +88,9 @@ class Measures:
     def tuned(self, model: str) -> Cost:
         """What a model of the run diverges from the merged one in 16 bits by llama.cpp.
 
-        It is an exported type, `adapter` (as trained) or `merged` (by Transformers). Raises
-        PipeError where the disk is too full or a model cannot be loaded.
+        It is an exported type, `adapter` (as trained) or `merged` (by Transformers, as is a model
+        that was trained in full). Raises PipeError where the disk is too full or a model cannot be
+        loaded.
         """
         reference = self._merged
         with self._opened(model) as engine:
@@ -98,8 +100,8 @@ class Measures:
         """What the base in this type diverges from the base in 16 bits, by llama.cpp both."""
         if type not in self.costs:
             reference = self._base
-            if type in {NF4, SAME}:
-                engine: Closing = self._transformers("base", load_in_4bit=type == NF4)
+            if type == SAME or type in NARROW:
+                engine: Closing = self._transformers("base", NARROW.get(type, 16))
             else:
                 engine = self.open_file(self._base_files[type])
             with _closing(engine):
@@ -123,7 +125,7 @@ class Measures:
         asked = self.part.recipe.export.model_dump(mode="json")
         versions = versions_of("gguf", "llama-cpp-python", "torch", "transformers", "bitsandbytes")
         ids = [(s.ids, s.target_start) for s in self.sequences]
-        device = self.part.recipe.train.device
+        device = self.part.trained.device
         text = json.dumps([inputs, asked, versions, ids, device], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -163,8 +165,7 @@ class Measures:
     def adapter(self) -> TransformersEngine:
         """The adapter on the base as it was trained, held open until it is closed."""
         if self._adapter is None:
-            in_4bit = self.part.recipe.train.load_in_4bit
-            self._adapter = self._transformers("adapter", load_in_4bit=in_4bit)
+            self._adapter = self._transformers("adapter", self.part.trained.bits)
         return self._adapter
 
     def close_adapter(self) -> None:
@@ -223,22 +224,22 @@ class Measures:
             return
         self.close_adapter()
         engine: Closing = (
-            self._transformers("merged", load_in_4bit=False)
+            self._transformers("merged", 16)
             if model == "merged"
             else self.open_file(self.files[model])
         )
         with _closing(engine):
             yield engine
 
-    def _transformers(self, variant: Any, *, load_in_4bit: bool) -> TransformersEngine:
-        part = self.part
+    def _transformers(self, variant: Variant, bits: Bits) -> TransformersEngine:
+        known = self.part.trained
         return TransformersEngine(
             variant,
-            part.base,
-            part.encoder,
-            adapter=part.adapter,
-            load_in_4bit=load_in_4bit,
-            device=part.recipe.train.device,
+            known.base if variant == "base" else known.model,
+            self.part.encoder,
+            adapter=None if variant == "base" else known.adapter,
+            bits=bits,
+            device=known.device,
             batch_size=4,
         )
 

@@ -1,4 +1,4 @@
-"""Whether the merge took effect: each tensor of a file against the base and the adapter's change.
+"""Whether the training is in a file: each tensor against the base and what training changed in it.
 
 Nothing of the export is used: names, q/k order and values are told by other means.
 """
@@ -9,9 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.check.tensors import F32, Stored, Weights, rows_of
+from pipeline.check.tensors import F32, Saved, Stored, Weights, rows_of
 from pipeline.engines.gguf_file import TensorInfo
 
+ADAPTER, TRAINING = "adapter's", "training's"
+"""Whose change a file is to hold: of a run that was trained in full there is no adapter."""
+_EXACT = ("F32", "F16", "BF16")
 _CHUNK = 1 << 16
 """Weights looked at together: what is wrong in one row shows, and it stays near a core."""
 _DEVIATIONS = 6
@@ -30,7 +33,7 @@ of tokens that were never trained are all but 0, and no scale is as small."""
 
 @dataclass(frozen=True)
 class Fit:
-    """How a tensor of a file lies between the base and what the adapter makes of it."""
+    """How a tensor of a file lies between the base and what training makes of it."""
 
     name: str
     error: float
@@ -43,6 +46,15 @@ class Fit:
     """Standard error of the coefficient."""
     slack: float = _SLACK
     """What its type's rounding may take from the coefficient beside chance."""
+    whose: str = ADAPTER
+    differing: int | None = None
+    """Weights that are not the trained model's, rounded to the type; None where the type has blocks
+    or there is no such model."""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it changed and is the trained tensor to the bit."""
+        return self.differing == 0 and self.coefficient is not None
 
     @property
     def bound(self) -> float:
@@ -55,6 +67,8 @@ class Fit:
         return self.coefficient is None or self.bound <= _TELLS
 
     def fault(self) -> str | None:
+        if self.differing:
+            return f"{self.name} is not the trained tensor: {self.differing:,} weights differ"
         if not self.error <= self.most:  # NaN is a fault too
             return (
                 f"{self.name} is not the base's tensor: {self.error:.3f} of it is unexplained, "
@@ -63,16 +77,26 @@ class Fit:
         if self.coefficient is None or abs(self.coefficient - 1) <= self.bound or not self.tells:
             return None
         return (
-            f"{self.name} has {self.coefficient:.3f} of the adapter's change, "
+            f"{self.name} has {self.coefficient:.3f} of the {self.whose} change, "
             f"not 1 ± {self.bound:.3f}"
         )
 
 
-def fit(stored: Stored, tensor: TensorInfo, base: Weights, delta: F32 | None) -> Fit:
+class Change:
+    """What training in full changed in one tensor; fp32 rows as in the checkpoint, when asked."""
+
+    def __init__(self, before: Saved, after: Saved) -> None:
+        self._before, self._after = before, after
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> F32:
+        return self._after.at(rows) - self._before.at(rows)
+
+
+def fit(stored: Stored, tensor: TensorInfo, base: Weights, delta: F32 | Change | None) -> Fit:
     """Look at every row of a tensor.
 
-    `delta` is fp32 [rows, columns] with rows as in the checkpoint; None for a tensor that the
-    adapter leaves alone. With noise e of rms s, the coefficient's standard error is s / |delta|:
+    `delta` is fp32 [rows, columns] with rows as in the checkpoint; None for a tensor that training
+    left alone. With noise e of rms s, the coefficient's standard error is s / |delta|:
     it is least squares of file - base on delta, and e is the rounding of single weights, as good
     as independent of delta.
     """
@@ -88,10 +112,33 @@ def fit(stored: Stored, tensor: TensorInfo, base: Weights, delta: F32 | None) ->
     return Fit(tensor.name, _worst(noise, theirs, count), most, coefficient, deviation, slack)
 
 
+def differing(stored: Stored, tensor: TensorInfo, model: Weights) -> int | None:
+    """How many weights are not the model's own, rounded to the tensor's type to nearest even.
+
+    None for a type of blocks, which has no weights of its own.
+    """
+    if tensor.type not in _EXACT:
+        return None
+    return sum(
+        int(np.count_nonzero(stored.rows(tensor, at) != _rounded(model, tensor, at)))
+        for at in _chunks(tensor)
+    )
+
+
+def _rounded(model: Weights, tensor: TensorInfo, at: NDArray[np.int64]) -> F32:
+    values = model.rows(tensor.name, at)
+    if tensor.type == "F16":
+        return values.astype(np.float16).astype(np.float32)
+    if tensor.type == "BF16":
+        bits = values.view(np.uint32)
+        return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
+    return values
+
+
 def pooled(fits: Sequence[Fit]) -> Fit | None:
     """One file's changed tensors as if they were one: what is lost in each may show in all.
 
-    Coefficients are weighed by their inverse variances. None where the adapter changes none.
+    Coefficients are weighed by their inverse variances. None where training changed none.
     """
     told = [(f.coefficient, f.deviation, f.slack) for f in fits if f.coefficient is not None]
     if not told:
@@ -105,17 +152,16 @@ def pooled(fits: Sequence[Fit]) -> Fit | None:
         float(np.average(coefficients, weights=weights)),
         float(1 / np.sqrt(weights.sum())),
         float(np.average(slacks, weights=weights)),
+        fits[0].whose,
     )
 
 
 def _sums(
-    stored: Stored, tensor: TensorInfo, base: Weights, delta: F32 | None
+    stored: Stored, tensor: TensorInfo, base: Weights, delta: F32 | Change | None
 ) -> Iterator[tuple[float, ...]]:
     """Of each chunk: weights, |file|^2, |file - base|^2, <file - base, delta>, |delta|^2."""
-    rows, step = rows_of(tensor), max(1, _CHUNK // tensor.shape[0])
-    order = base.order(tensor.name, rows)
-    for start in range(0, rows, step):
-        at = np.arange(start, min(start + step, rows))
+    order = base.order(tensor.name, rows_of(tensor))
+    for at in _chunks(tensor):
         theirs = stored.rows(tensor, at)
         change = theirs - base.rows(tensor.name, at)
         part = np.zeros(1, np.float32) if delta is None else delta[order[at]]
@@ -123,6 +169,13 @@ def _sums(
         squares = (float(np.vdot(each, each)) for each in (theirs, change, part))
         own, changed, energy = squares
         yield float(theirs.size), own, changed, shared, energy
+
+
+def _chunks(tensor: TensorInfo) -> Iterator[NDArray[np.int64]]:
+    """The tensor's rows, some at a time."""
+    rows, step = rows_of(tensor), max(1, _CHUNK // tensor.shape[0])
+    for start in range(0, rows, step):
+        yield np.arange(start, min(start + step, rows))
 
 
 def _worst(

@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 from pipeline.base import Base
 from pipeline.chat import Encoder
+from pipeline.engines.trained import Trained
 from pipeline.recipe import Recipe
 from pipeline.run import Emit, Run
 
 
 class MakeFiles(Protocol):
-    """Exports the run's base, `tuned` with its adapter, as its recipe says: type -> new file."""
+    """Exports the run's base, or what became of it (`tuned`), by its recipe: type -> new file."""
 
     def __call__(
         self, folder: Path, types: Sequence[str], *, tuned: bool
@@ -26,7 +27,7 @@ class RunPart:
 
     recipe: Recipe
     run: Run
-    base: Base
+    trained: Trained
     encoder: Encoder
     make: MakeFiles
     rows: Sequence[Mapping[str, Any]]
@@ -34,12 +35,13 @@ class RunPart:
     emit: Emit
 
     @property
-    def adapter(self) -> Path:
-        return self.run.folder("train") / "adapter"
+    def base(self) -> Base:
+        """The base that was trained on."""
+        return self.trained.base
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The tokenizer that train saved with the adapter, as Transformers loads it."""
+        """The tokenizer that train saved with its weights, as Transformers loads it."""
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self.adapter)
+        return AutoTokenizer.from_pretrained(self.trained.tokenizer)

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
+from pipeline.base import Base
 from pipeline.check.gates import Finding
-from pipeline.check.measure import NF4, SAME, WIDE, Cost
-from pipeline.check.merge import Fit, fit, pooled
+from pipeline.check.measure import NARROW, SAME, WIDE, Cost
+from pipeline.check.merge import ADAPTER, TRAINING, Change, Fit, differing, fit, pooled
 from pipeline.check.subject import Subject
 from pipeline.check.tensors import F32, Stored, Weights
 from pipeline.errors import PipeError
@@ -25,9 +27,11 @@ _CERTAIN = 0.95
 
 
 def merge_took_effect(subject: Subject) -> Finding:
-    """Each tensor of each file is the base's with the whole of the adapter's change, once.
+    """Each tensor of each file is the base's with the whole of what training changed, once.
 
-    Every row is looked at. What a type's noise hides in each tensor is told from all together.
+    Every row is looked at. What a type's noise hides in each tensor is told from all together. Of
+    a run that was trained in full the change is its model less the base, and a tensor that is not
+    quantized must be the model's to the bit.
     """
     found: dict[str, list[Fit]] = {type: [] for type in subject.files}
     try:
@@ -42,21 +46,24 @@ def merge_took_effect(subject: Subject) -> Finding:
             together[type] = whole
             faults = [fault] if (fault := whole.fault()) else []
         wrong += [f"{type}: {fault}" for fault in faults]
-    if not wrong and not any(whole.tells for whole in together.values()):
+    fits = [each for some in found.values() for each in some]
+    whose = TRAINING if subject.run.trained.is_full else ADAPTER
+    told = any(whole.tells for whole in together.values()) or any(each.is_exact for each in fits)
+    if not wrong and not told:
         raise PipeError(
-            "The adapter's change is too small to be told from the noise of quantizing.",
+            f"The {whose} change is too small to be told from the noise of quantizing.",
             "Train longer, or check a wider type: export.quantize",
         )
-    return _merge_said([each for fits in found.values() for each in fits], together), wrong
+    return _merge_said(fits, together, whose), wrong
 
 
-def _merge_said(fits: list[Fit], together: Mapping[str, Fit]) -> str:
+def _merge_said(fits: list[Fit], together: Mapping[str, Fit], whose: str) -> str:
     changed = [each for each in fits if each.coefficient is not None]
     shares = [each.coefficient or 0.0 for each in changed if each.tells] or [0.0]
     alone = sum(each.tells for each in changed)
     said = [
         f"all rows; {alone} tensors hold {min(shares):.3f} to {max(shares):.3f} of the "
-        "adapter's change"
+        f"{whose} change"
     ]
     if lost := len(changed) - alone:
         said[0] += f", {lost} too little of it to tell alone"
@@ -66,11 +73,15 @@ def _merge_said(fits: list[Fit], together: Mapping[str, Fit]) -> str:
         else f"{type} too little of it to tell"
         for type, whole in together.items()
     ]
-    return "; ".join([*said, f"{len(fits) - len(changed)} are to be the base's own"])
+    if exact := sum(each.is_exact for each in fits):
+        said.append(f"{exact} that are not quantized are the trained ones to the bit")
+    if left := len(fits) - len(changed):
+        said.append(f"{left} are to be the base's own")
+    return "; ".join(said)
 
 
 def engines_agree(subject: Subject) -> Finding:
-    """The merged model is the same to Transformers and, as a 16-bit file, to llama.cpp.
+    """The tuned model is the same to Transformers and, as a 16-bit file, to llama.cpp.
 
     The share of equal first choices may be off by what chance makes of so many tokens. On a GPU
     Transformers computes in bf16: what that costs the base is then allowed too.
@@ -78,7 +89,7 @@ def engines_agree(subject: Subject) -> Finding:
     measures = subject.divergences
     chance = _DEVIATIONS * math.sqrt(ENGINE_SAME * (1 - ENGINE_SAME) / measures.positions)
     cost, most = measures.tuned("merged"), Cost(ENGINE_KL, ENGINE_SAME - chance)
-    if not cost.within(most) and subject.run.recipe.train.device == "cuda":
+    if not cost.within(most) and subject.run.trained.device == "cuda":
         most = most.or_wider(bar(measures.baseline(SAME), measures.positions))
     wrong = [] if cost.within(most) else [f"{_said(cost)}; allowed is {_said(most)}"]
     return f"{_said(cost)} on {measures.looked_at}", wrong
@@ -87,8 +98,9 @@ def engines_agree(subject: Subject) -> Finding:
 def adapter_kept(subject: Subject) -> Finding:
     """The adapter on the base it was trained on says what the merged model says."""
     cost, baseline = subject.divergences.tuned("adapter"), Cost(0.0, 1.0)
-    if subject.run.recipe.train.load_in_4bit:
-        baseline = subject.divergences.baseline(NF4)
+    for narrow, bits in NARROW.items():
+        if bits == subject.run.trained.bits:
+            baseline = subject.divergences.baseline(narrow)
     return _judged(subject, {"adapter": (cost, baseline)})
 
 
@@ -143,8 +155,12 @@ def _said(cost: Cost) -> str:
 
 def _fits(subject: Subject) -> Iterator[tuple[str, Fit]]:
     """(type, fit) of every tensor of every file that the base has too; one delta is in memory."""
-    base = Weights(subject.run.base.shards(), subject.run.base.config)
+    known = subject.run.trained
     files = {type: Stored(header) for type, header in subject.headers.items()}
+    if known.is_full:
+        yield from _fits_in_full(files, _weights(known.base), _weights(known.model))
+        return
+    base = _weights(known.base)
     changed: set[str] = set()
     for module, delta in subject.divergences.adapter.adapter_deltas():
         name = base.gguf_name(f"{module}.weight")
@@ -156,8 +172,26 @@ def _fits(subject: Subject) -> Iterator[tuple[str, Fit]]:
         yield from _in_each(files, name, base, None)
 
 
+def _fits_in_full(
+    files: Mapping[str, Stored], base: Weights, model: Weights
+) -> Iterator[tuple[str, Fit]]:
+    """The same for a model that was trained in full: every tensor may have changed."""
+    for name, after in sorted(model.tensors.items()):
+        before = base.tensors.get(name)
+        same = before is not None and before.bits.shape == after.bits.shape
+        change = Change(before, after) if before is not None and same else None
+        for type, found in _in_each(files, name, base if change else model, change):
+            tensor = files[type].tensors.get(name)
+            other = differing(files[type], tensor, model) if tensor else None
+            yield type, replace(found, whose=TRAINING, differing=other)
+
+
+def _weights(base: Base) -> Weights:
+    return Weights(base.shards(), base.config)
+
+
 def _in_each(
-    files: Mapping[str, Stored], name: str, base: Weights, delta: F32 | None
+    files: Mapping[str, Stored], name: str, base: Weights, delta: F32 | Change | None
 ) -> Iterator[tuple[str, Fit]]:
     for type, stored in files.items():
         if name in stored.tensors:

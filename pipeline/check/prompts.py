@@ -1,6 +1,7 @@
 """Prompts: one conversation is the same text and the same ids wherever it is rendered."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from pipeline.chat import Conversation, Message
 from pipeline.check.conversations import Case, as_sent, cases
@@ -53,7 +54,8 @@ def token_ids(subject: Subject) -> Finding:
         native = subject.llama.tokenize(text, add_bos=False)
         if not trained == theirs == native:
             wrong.append(f"{case}: {_first_difference(trained, theirs, native)}")
-    return f"ids of {len(asked)} prompts", wrong
+    form = subject.run.encoder.format.normal_form
+    return f"ids of {len(asked)} prompts{f', text in {form}' if form else ''}", wrong
 
 
 def token_counts(subject: Subject) -> Finding:
@@ -73,11 +75,13 @@ def token_counts(subject: Subject) -> Finding:
 def control_tokens(subject: Subject) -> Finding:
     """The text of a control token in a message stays text, sent as our clients send it.
 
-    Training encodes it as text always; llama.cpp and Ollama parse a raw one as control.
+    Training encodes it as text always; llama.cpp and Ollama parse a raw one as control. So they do
+    with the thinking's tags, where these are tokens.
     """
     format = subject.run.encoder.format
     name = format.end_of_turn
-    raw: list[Message] = [{"role": "user", "content": f"Say {name} twice: {name}"}]
+    tags = f" {format.think} {format.end_think}" if subject.run.encoder.tag_ids else ""
+    raw: list[Message] = [{"role": "user", "content": f"Say {name} twice: {name}{tags}"}]
     trained = subject.run.encoder.prompt(raw)
     parsed, neutral = (ids_of(subject, format.render(c)) for c in (raw, as_sent(raw, format)))
     spelled = {
@@ -96,15 +100,17 @@ def control_tokens(subject: Subject) -> Finding:
         said += f", raw in Ollama {counts.get(_evaluated(subject, raw, True), 'unknown')}"
         if (counted := _evaluated(subject, as_sent(raw, format), True)) != len(neutral):
             wrong.append(f"Ollama evaluates {counted} ids of {len(neutral)}")
-    return f"control tokens from two {name} in a message: {said}", wrong
+    return f"control tokens from two {name}{tags} in a message: {said}", wrong
 
 
 def prompts(subject: Subject) -> list[tuple[Case, str]]:
     """Every case with the text that it was trained as.
 
     Where the format is not ours it is what the file's own template gives, if it takes the case.
+    Text is in the Unicode form that the format's tokenizer gives it, which no template can.
     """
-    found = [(case, _expected(subject, case)) for case in cases(thinks=subject.thinks)]
+    asked = (_in_form(subject, case) for case in cases(thinks=subject.thinks))
+    found = [(case, _expected(subject, case)) for case in asked]
     return [(case, text) for case, text in found if text is not None]
 
 
@@ -116,7 +122,7 @@ def ids_of(subject: Subject, text: str) -> list[int]:
 def bos_of(subject: Subject) -> str:
     """BOS as text, where the model begins with it."""
     if subject.format is not None:
-        return subject.format.bos
+        return subject.format.bos or ""
     number = subject.facts["bos"]
     known = subject.facts["add_bos"] and number is not None and 0 <= number < len(subject.tokens)
     return subject.tokens[number] if known else ""
@@ -138,6 +144,14 @@ def own_prompt(subject: Subject, case: Case) -> str:
     """What the file's own Jinja template makes of a case, without the BOS that it begins with."""
     text = subject.llama.render(case.conversation, thinking=case.thinking)
     return text.removeprefix(bos_of(subject))
+
+
+def _in_form(subject: Subject, case: Case) -> Case:
+    if subject.format is None:
+        return case
+    normal = subject.format.normal
+    turns = [Message(role=m["role"], content=normal(m["content"])) for m in case.conversation]
+    return replace(case, conversation=turns)
 
 
 def _expected(subject: Subject, case: Case) -> str | None:
@@ -182,8 +196,8 @@ def _evaluated(subject: Subject, conversation: Conversation, thinking: bool) -> 
 
 
 def _controls(subject: Subject, ids: Sequence[int]) -> int:
-    """Control tokens beyond those of the format's own frame around one question."""
-    controls = subject.control_ids
+    """Control tokens, and tags, beyond those of the format's own frame around one question."""
+    controls = subject.control_ids | subject.run.encoder.tag_ids
     frame = subject.run.encoder.prompt([{"role": "user", "content": "?"}])
     return sum(i in controls for i in ids) - sum(i in controls for i in frame)
 

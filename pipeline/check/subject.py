@@ -20,7 +20,7 @@ from pipeline.errors import OllamaRefused, PipeError
 from pipeline.run import Emit, Progress, silent
 
 T = TypeVar("T")
-Need = Literal["run", "file", "format", "server", "thinking"]
+Need = Literal["run", "adapter", "file", "format", "server", "thinking"]
 
 WHOLE = 20
 """Questions whose replies are drawn to their end."""
@@ -63,6 +63,7 @@ class Subject:
     def parts(self) -> set[Need]:
         there: dict[Need, bool] = {
             "run": self.part is not None,
+            "adapter": self.part is not None and not self.part.trained.is_full,
             "file": bool(self.files),
             "format": self.format is not None,
             "server": self.server is not None,

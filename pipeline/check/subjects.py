@@ -19,6 +19,7 @@ from pipeline.engines.gguf_file import GgufFile, read_gguf
 from pipeline.engines.llamacpp import LlamaCppEngine
 from pipeline.engines.ollama import OllamaServer
 from pipeline.errors import PipeError
+from pipeline.run import Note
 
 BASELINE = "baseline.json"
 _CONTEXT = 4096
@@ -39,6 +40,9 @@ def run_subject(part: RunPart, scratch: Path) -> Subject:
     layers = -1 if recipe.train.device == "cuda" else 0
     opened = partial(_opened, encoder=part.encoder, n_ctx=recipe.num_ctx, layers=layers)
     name = served_name(run)
+    missing: dict[Need, tuple[str, str]] = {} if name else {"server": (_NO_SERVER, _REGISTER)}
+    for difference in part.trained.differences():
+        part.emit(Note(difference, warning=True))
     return Subject(
         files=files,
         questions=questions([conversation_of(row) for row in part.rows]),
@@ -49,7 +53,7 @@ def run_subject(part: RunPart, scratch: Path) -> Subject:
         part=part,
         server=OllamaServer.from_environment() if name else None,
         name=name or "",
-        missing={} if name else {"server": (_NO_SERVER, _REGISTER)},
+        missing=missing,
         measures=Measures(part, files, opened, recipe.num_ctx, scratch, _known(part)),
     )
 

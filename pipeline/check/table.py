@@ -29,7 +29,9 @@ PROBES = (
     Probe("greedy answers", "served", ("file", "server"), "register", served.greedy_answers),
     Probe("served file", "identity", ("run", "file", "server"), "register", identity.served_file),
     Probe("merge", "precision", ("run", "file"), "export", precision.merge_took_effect),
-    Probe("adapter kept", "precision", ("run", "file"), "export", precision.adapter_kept),
+    Probe(
+        "adapter kept", "precision", ("run", "adapter", "file"), "export", precision.adapter_kept
+    ),
     Probe("engines agree", "precision", ("run", "file"), "export", precision.engines_agree),
     Probe("quantization", "precision", ("run", "file"), "precision", precision.quantization),
 )

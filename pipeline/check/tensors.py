@@ -15,6 +15,8 @@ from pipeline.errors import PipeError
 
 F32 = NDArray[np.float32]
 
+_LLAMA = "llama"
+
 _DTYPES: Mapping[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
@@ -69,10 +71,10 @@ class Weights:
 
     def __init__(self, shards: Sequence[Path], config: Mapping[str, Any]) -> None:
         self._shards = shards
-        self._heads = {
-            "attn_q": int(config["num_attention_heads"]),
-            "attn_k": int(config.get("num_key_value_heads") or config["num_attention_heads"]),
-        }
+        self._family = str(config.get("model_type") or _LLAMA)
+        heads = int(config["num_attention_heads"])
+        kv_heads = int(config.get("num_key_value_heads") or heads)
+        self._heads = {"attn_q": heads, "attn_k": kv_heads} if self._family == _LLAMA else {}
         self._layers = int(config["num_hidden_layers"])
 
     @cached_property
@@ -90,7 +92,7 @@ class Weights:
     def _table(self) -> Any:
         from gguf import MODEL_ARCH, get_tensor_name_map
 
-        return get_tensor_name_map(MODEL_ARCH.LLAMA, self._layers)
+        return get_tensor_name_map(MODEL_ARCH[self._family.upper()], self._layers)
 
     def rows(self, name: str, at: NDArray[np.int64]) -> F32:
         """fp32 rows of the base as they stand in a GGUF at `at`."""
@@ -100,8 +102,8 @@ class Weights:
     def order(self, name: str, rows: int) -> NDArray[np.int64]:
         """GGUF row -> row in the checkpoint.
 
-        llama.cpp's rope turns neighbouring pairs, so its converter deals each head's two halves
-        out in turn: LlamaModel.permute in convert_hf_to_gguf.py.
+        llama.cpp's rope turns neighbouring pairs of a Llama, so its converter deals each head's two
+        halves out in turn: LlamaModel.permute in convert_hf_to_gguf.py. Qwen's rows stay.
         """
         order = np.arange(rows)
         heads = next((n for part, n in self._heads.items() if f".{part}." in name), 0)

@@ -13,6 +13,7 @@ from pipeline.engines.llamacpp import LlamaCppEngine
 from pipeline.engines.loading import Variant
 from pipeline.engines.ollama import OllamaServer
 from pipeline.engines.served import OllamaEngine
+from pipeline.engines.trained import Trained, shown, trained
 from pipeline.engines.transformers import TransformersEngine
 from pipeline.errors import MissingInput, PipeError
 from pipeline.recipe import Recipe
@@ -30,21 +31,29 @@ class Contender:
     open: Callable[[], Engine]
     scores: bool
     """Whether it is a Scorer too: a server tells no log-probabilities of a given text."""
+    label: str = ""
+    """Its name for people, where that is another."""
+
+    @property
+    def shown(self) -> str:
+        return self.label or self.name
 
 
 def contenders(recipe: Recipe, run: Run, base: Base, encoder: Encoder) -> list[Contender]:
     """Base, adapter, merged, each exported GGUF, Ollama where this run is registered, an endpoint.
 
-    Of these the recipe's eval.engines, where it names any. Raises PipeError for a name that is not
-    there, and for an endpoint whose key is not in the environment.
+    `adapter` is the tuned model; where it was trained in full nothing is merged, and there is no
+    `merged`. Of these the recipe's eval.engines, where it names any. Raises PipeError for a name
+    that is not there, and for an endpoint whose key is not in the environment.
     """
     found = _all(recipe, run, base, encoder)
     names = [each.name for each in found]
     if missing := [name for name in recipe.eval.engines if name not in names]:
         raise PipeError(
             f"There is no engine {', '.join(missing)}; there is: {', '.join(names)}.",
-            "Correct eval.engines. ollama is there while this run's model bears its name in a "
-            "server that answers (pipe register), endpoint once the recipe has an eval.endpoint.",
+            "Correct eval.engines. merged is there where an adapter was trained, ollama while this "
+            "run's model bears its name in a server that answers (pipe register), endpoint once "
+            "the recipe has an eval.endpoint.",
         )
     chosen = [each for each in found if each.name in (recipe.eval.engines or names)]
     if recipe.eval.endpoint and any(each.name == EndpointEngine.name for each in chosen):
@@ -55,9 +64,17 @@ def contenders(recipe: Recipe, run: Run, base: Base, encoder: Encoder) -> list[C
 def _all(recipe: Recipe, run: Run, base: Base, encoder: Encoder) -> list[Contender]:
     at_once = recipe.eval.batch_size
     contexts = min(at_once, CONTEXTS)
-    variants: tuple[Variant, ...] = ("base", "adapter", "merged")
+    tuned = trained(recipe, run, base)
+    variants: tuple[Variant, ...] = ("base", "adapter")
+    if not tuned.is_full:
+        variants += ("merged",)
     found = [
-        Contender(variant, partial(_transformers, variant, recipe, run, base, encoder), True)
+        Contender(
+            variant,
+            partial(_transformers, variant, tuned, encoder, recipe.eval.batch_size),
+            True,
+            shown(variant, tuned.method),
+        )
         for variant in variants
     ]
     for type, file in exported(recipe, run).items():
@@ -132,16 +149,16 @@ def _bears_ours(run: Run, name: str) -> bool:
 
 
 def _transformers(
-    variant: Variant, recipe: Recipe, run: Run, base: Base, encoder: Encoder
+    variant: Variant, tuned: Trained, encoder: Encoder, batch_size: int
 ) -> TransformersEngine:
     return TransformersEngine(
         variant,
-        base,
+        tuned.base if variant == "base" else tuned.model,
         encoder,
-        adapter=run.folder("train") / "adapter",
-        load_in_4bit=variant == "adapter" and recipe.train.load_in_4bit,
-        device=recipe.train.device,
-        batch_size=recipe.eval.batch_size,
+        adapter=None if variant == "base" else tuned.adapter,
+        bits=tuned.bits if variant == "adapter" else 16,
+        device=tuned.device,
+        batch_size=batch_size,
     )
 
 

@@ -1,4 +1,4 @@
-"""Load the base, the adapter on it, or the merge of both, with Transformers and PEFT."""
+"""Load the base, the adapter on it, the merge of both, or a model that was trained in full."""
 
 import logging
 from pathlib import Path
@@ -8,15 +8,23 @@ from pipeline.base import Base
 from pipeline.errors import PipeError
 
 Variant = Literal["base", "adapter", "merged"]
+Bits = Literal[4, 8, 16]
 
 
 def load_model(
-    variant: Variant, base: Base, adapter: Path | None, *, load_in_4bit: bool, device: str
+    variant: Variant,
+    base: Base,
+    adapter: Path | None,
+    *,
+    bits: Bits = 16,
+    device: str,
 ) -> Any:
     """The model, ready to be asked: fp32 on a CPU, so that processors agree; bf16 on a GPU.
 
-    `device` is "cuda" or "cpu". In 4 bits the base's weights are NF4, doubly quantized, as train
-    loads them. Raises PipeError where there is no such GPU, ValueError for a merge in 4 bits.
+    `device` is "cuda" or "cpu". In 4 `bits` the base's weights are NF4, doubly quantized, in 8
+    LLM.int8(), as train loads them. Without an adapter `base` is the model itself: one that was
+    trained in full is a base in all but its name. Raises PipeError where there is no such GPU,
+    ValueError for a merge in fewer than 16 bits.
     """
     # torch 2.14 warns of its own enums as it loads
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
@@ -24,7 +32,7 @@ def load_model(
     from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.utils.logging import disable_progress_bar
 
-    if variant == "merged" and load_in_4bit:
+    if variant == "merged" and bits != 16:
         raise ValueError("a merged model has 16 bits")
     disable_progress_bar()
     on_gpu = device == "cuda"
@@ -38,19 +46,24 @@ def load_model(
         base.folder,
         dtype=dtype,
         device_map={"": 0 if on_gpu else "cpu"},
-        quantization_config=_nf4(dtype) if load_in_4bit else None,
+        quantization_config=_quantization(bits, dtype),
         trust_remote_code=False,
     )
     # a base's own sampling, such as a top_k or a penalty, is no part of the protocol
     model.generation_config = GenerationConfig()
-    if variant == "base":
+    if variant == "base" or adapter is None:
         return model.eval()
     return _with_adapter(model, variant, adapter).eval()
 
 
-def _nf4(dtype: Any) -> Any:
+def _quantization(bits: Bits, dtype: Any) -> Any:
+    """None leaves the weights as they are."""
     from transformers import BitsAndBytesConfig
 
+    if bits == 16:
+        return None
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -59,7 +72,7 @@ def _nf4(dtype: Any) -> Any:
     )
 
 
-def _with_adapter(model: Any, variant: Variant, adapter: Path | None) -> Any:
+def _with_adapter(model: Any, variant: Variant, adapter: Path) -> Any:
     import torch
     from peft import PeftModel
 

@@ -178,12 +178,6 @@ def left_out_remark(messages: int) -> Remark:
     )
 
 
-def spells_control_tokens(conversation: Sequence[Message], neutral: Callable[[str], str]) -> bool:
-    """True where `neutral` changes something: a partner that parses its text would take some of it
-    for control tokens."""
-    return any(neutral(each["content"]) != each["content"] for each in conversation)
-
-
 def neutral_remark() -> Remark:
     return Remark(
         "control tokens",

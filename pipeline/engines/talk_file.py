@@ -7,7 +7,14 @@ from pathlib import Path
 from threading import Event as Flag
 from typing import Any, Protocol
 
-from pipeline.chat import ChatFormat, Encoder, Message, ReplySplitter, parse_reply
+from pipeline.chat import (
+    ChatFormat,
+    Encoder,
+    Message,
+    ReplySplitter,
+    neutral_conversation,
+    parse_reply,
+)
 from pipeline.child import Child
 from pipeline.engines.gguf_file import GgufFile, read_gguf
 from pipeline.engines.llamacpp import REBUILD
@@ -21,7 +28,6 @@ from pipeline.engines.talk import (
     fitted,
     left_out_remark,
     neutral_remark,
-    spells_control_tokens,
     tags_remark,
 )
 from pipeline.errors import NativeCrash, PipeError
@@ -50,8 +56,8 @@ class Prompter(Protocol):
 
     format: ChatFormat
 
-    def neutral(self, text: str) -> str:
-        """The text so that nothing in it can become a control token."""
+    def alters(self, conversation: Sequence[Message]) -> bool:
+        """True where a text is changed, so that nothing in it can become a control token."""
 
     def prompt(self, conversation: Sequence[Message], thinking: bool, ask: Ask) -> Prompt: ...
 
@@ -62,8 +68,8 @@ class RunPrompter:
     def __init__(self, encoder: Encoder) -> None:
         self.format, self._encoder = encoder.format, encoder
 
-    def neutral(self, text: str) -> str:
-        return text
+    def alters(self, conversation: Sequence[Message]) -> bool:
+        return False
 
     def prompt(self, conversation: Sequence[Message], thinking: bool, ask: Ask) -> Prompt:
         return Prompt(self._encoder.prompt(conversation, thinking=thinking))
@@ -84,21 +90,19 @@ class TemplatePrompter:
                 "Export it with one: pipe export --base DIR --out DIR",
             )
         self.format, self._template = format, str(template)
-        self._controls = _control_texts(header, self._template, (format.think, format.end_think))
+        tags = (format.think, format.end_think)
+        self._controls = _control_texts(header, self._template, tags)
+        self._with_tags = _control_texts(header, self._template, ())
 
     def neutral(self, text: str) -> str:
         """With a space in what spells a control token, by Llama's names or by the file's own."""
-        text = self.format.neutral(text)
-        while self._controls.search(text):  # once more for those that overlapped
-            text = self._controls.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
-        return text
+        return _broken(self._controls, self.format.neutral(text))
+
+    def alters(self, conversation: Sequence[Message]) -> bool:
+        return self._sent(conversation) != self.format.shown(conversation)
 
     def prompt(self, conversation: Sequence[Message], thinking: bool, ask: Ask) -> Prompt:
-        neutral = [
-            Message(role=message["role"], content=self.neutral(message["content"]))
-            for message in self.format.shown(conversation)
-        ]
-        rendered = ask("render", messages=neutral, enable_thinking=thinking)
+        rendered = ask("render", messages=self._sent(conversation), enable_thinking=thinking)
         text = str(rendered["prompt"]).removeprefix(rendered["bos"])
         opened = text.rstrip().endswith(self.format.think)
         if not thinking and opened:
@@ -106,6 +110,14 @@ class TemplatePrompter:
         elif not thinking and self._thinks_unasked:
             text += self.format.empty_thinking
         return Prompt(list(ask("tokenize", text=text, add_bos=True)), opened)
+
+    def _sent(self, conversation: Sequence[Message]) -> list[Message]:
+        """With a space in the thinking's tags, too, where they are tokens of the file."""
+        return neutral_conversation(
+            conversation,
+            self.format,
+            lambda text: _broken(self._with_tags, self.format.neutral(text)),
+        )
 
     @property
     def _thinks_unasked(self) -> bool:
@@ -142,7 +154,7 @@ class FilePartner:
         """As a Partner does. A child that crashed is started anew."""
         clock = Clock()
         self._stopped.clear()
-        if spells_control_tokens(conversation, self._prompter.neutral):
+        if self._prompter.alters(conversation):
             yield neutral_remark()
         limit = min(manner.max_new_tokens or self._context, self._context)
         room = self._context - max(1, min(limit, self._context // _FOR_REPLY))
@@ -217,6 +229,13 @@ class FilePartner:
                 raise
             self._process = child
         return self._process
+
+
+def _broken(marks: re.Pattern[str], text: str) -> str:
+    """The text with a space after the first letter of each mark in it."""
+    while marks.search(text):  # once more for those that overlapped
+        text = marks.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+    return text
 
 
 def _control_texts(header: GgufFile, template: str, spared: Sequence[str]) -> re.Pattern[str]:

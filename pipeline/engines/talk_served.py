@@ -20,7 +20,6 @@ from pipeline.engines.talk import (
     Trim,
     left_out_remark,
     neutral_remark,
-    spells_control_tokens,
     without_oldest,
 )
 from pipeline.errors import OllamaRefused, OllamaUnreachable, PipeError
@@ -93,9 +92,9 @@ class ServedPartner:
         clock = Clock()
         if not manner.thinking and not self._thinks:
             yield Remark("thinking", f"Ollama does not take {self.name} for a model that thinks.")
-        if spells_control_tokens(conversation, self._format.neutral):
-            yield neutral_remark()
         sent = neutral_conversation(conversation, self._format)
+        if sent != self._format.shown(conversation):
+            yield neutral_remark()
         while True:
             with closing(self._reply(sent, manner, clock)) as events:
                 try:

@@ -1,4 +1,4 @@
-"""Transformers: the 16-bit base, the base with the adapter as trained, and the merged model."""
+"""Transformers: the base, the tuned model as it was trained, and the merged one."""
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.base import Base
 from pipeline.chat import Conversation, Encoded, Encoder, parse_reply
 from pipeline.engines.completion import Completion, Decoding
-from pipeline.engines.loading import Variant, load_model
+from pipeline.engines.loading import Bits, Variant, load_model
 from pipeline.errors import PipeError
 
 _ROWS = 512
@@ -22,7 +22,8 @@ _ROWS = 512
 class TransformersEngine:
     """Replies and log-probabilities in batches; prompts are padded on the left, texts on the right.
 
-    `load_in_4bit` loads the base's weights as NF4, for the base and for the adapter on it.
+    `bits` below 16 narrow the base's weights, alone or under the adapter. Without an adapter `base`
+    is the model itself, whatever the variant.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class TransformersEngine:
         encoder: Encoder,
         *,
         adapter: Path | None = None,
-        load_in_4bit: bool = False,
+        bits: Bits = 16,
         device: str = "cpu",
         batch_size: int = 16,
     ) -> None:
@@ -40,7 +41,8 @@ class TransformersEngine:
         self.encoder = encoder
         self._batch_size = batch_size
         self._ends = encoder.end_ids
-        self._model = load_model(variant, base, adapter, load_in_4bit=load_in_4bit, device=device)
+        self._has_adapter = variant == "adapter" and adapter is not None
+        self._model = load_model(variant, base, adapter, bits=bits, device=device)
 
     def answers(
         self, conversations: Sequence[Conversation], decoding: Decoding, *, thinking: bool = True
@@ -74,7 +76,7 @@ class TransformersEngine:
         from peft.tuners.lora import LoraLayer
         from peft.utils.other import AuxiliaryTrainingWrapper
 
-        if self.name != "adapter":
+        if not self._has_adapter:
             raise ValueError(f"the {self.name} holds no adapter")
         model, active = self._model.get_base_model(), self._model.active_adapter
         for name, module in model.named_modules():
@@ -199,7 +201,7 @@ class TransformersEngine:
     @property
     def _causal(self) -> Any:
         """The causal language model, whose layers hold the adapter where there is one."""
-        return self._model.get_base_model() if self.name == "adapter" else self._model
+        return self._model.get_base_model() if self._has_adapter else self._model
 
 
 class _Watch:

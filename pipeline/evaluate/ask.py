@@ -60,7 +60,7 @@ class Session:
     """One engine, opened when there is something to ask it, and closed at the end."""
 
     def __init__(self, contender: Contender, encoder: Encoder, emit: Emit) -> None:
-        self.name = contender.name
+        self.name, self.shown = contender.name, contender.shown
         self.scores = contender.scores
         self.encoder = encoder
         self.emit = emit
@@ -161,7 +161,7 @@ class _Shown:
     """The progress of one engine in one task."""
 
     def __init__(self, here: Session, asked: Asked) -> None:
-        self.task = f"eval {here.name}" + (f", {asked.name}" if asked.name != "test" else "")
+        self.task = f"eval {here.shown}" + (f", {asked.name}" if asked.name != "test" else "")
         self._emit, self._total = here.emit, len(asked.turns)
         self._graded = self._right = 0
 
@@ -197,7 +197,7 @@ def _likelihoods(here: Session, asked: Asked) -> dict[int, Likelihood]:
     log = Log(asked.folder / f"{here.name}.scores.jsonl", Likelihood, keys, asked.leg)
     log.load()
     encoded = list(asked.own.values())
-    task = f"score {here.name}" + (f", {asked.name}" if asked.name != "test" else "")
+    task = f"score {here.shown}" + (f", {asked.name}" if asked.name != "test" else "")
     while (start := len(log.found)) < len(encoded):
         for logs in here.engine.score(encoded[start : start + asked.leg]):
             log.append(Likelihood(float(np.sum(logs, dtype=np.float64)), len(logs)))

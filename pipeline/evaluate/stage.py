@@ -11,6 +11,7 @@ from pipeline.base import Base
 from pipeline.chat import Encoder, chat_format
 from pipeline.engines.completion import Decoding
 from pipeline.engines.contenders import Contender, contenders, taken_name
+from pipeline.engines.trained import TUNED, Trained, trained
 from pipeline.errors import PipeError, ServerFailed
 from pipeline.evaluate.ask import BATCHES, Asked, Outcome, ask, own_replies, session
 from pipeline.evaluate.items import Item, without_unreadable
@@ -45,6 +46,7 @@ class _Plan:
     run: Run
     emit: Emit
     encoder: Encoder
+    trained: Trained
     engines: list[Contender]
     tasks: list[Task]
     metrics: tuple[Metric, ...]
@@ -70,6 +72,7 @@ def evaluate(recipe: Recipe, run: Run, base: Base, emit: Emit, means: Means) -> 
     if not means.force and (run.is_done(plan.manifest) or run.is_done(with_served)):
         emit(Note("eval is up to date."))
         return run.require("eval")
+    _announce_differences(plan)
     started, kept = perf_counter(), Kept(run.root)
     asked = [_asked(plan, task, kept) for task in plan.tasks]
     with explained_writes("eval"):
@@ -90,8 +93,8 @@ def evaluate(recipe: Recipe, run: Run, base: Base, emit: Emit, means: Means) -> 
 def _planned(recipe: Recipe, run: Run, base: Base, emit: Emit, means: Means) -> _Plan:
     encoder = Encoder(base.folder / "tokenizer.json", chat_format(recipe.chat.format))
     engines = contenders(recipe, run, base, encoder)
-    if (taken := taken_name(run)) and not recipe.eval.engines:
-        emit(Note(f"ollama is left out: {taken} is another run's model now. See: pipe register"))
+    tuned = trained(recipe, run, base)
+    _announce_engines(recipe, run, tuned, emit)
     metrics = all_metrics(recipe.eval.metrics, means.metric_files)
     pins = {} if means.force else _recorded(run)
     tasks = open_tasks(recipe.eval.tasks, run, means.opener, pins)
@@ -103,24 +106,39 @@ def _planned(recipe: Recipe, run: Run, base: Base, emit: Emit, means: Means) -> 
     inputs |= {f"metric/{path.name}": describe(path) for path in means.metric_files}
     manifest = Manifest(
         stage="eval",
-        section={"eval": recipe.eval.model_dump(mode="json"), **_settings(recipe)},
+        section={"eval": recipe.eval.model_dump(mode="json"), **_settings(recipe, tuned)},
         inputs=inputs,
         chat_format=encoder.format.fingerprint(),
         seed=recipe.seed,
         versions=versions_of(*_DECIDING, "rouge-score", "sacrebleu"),
-        facts={"tasks": {task.name: dict(task.facts) for task in tasks}},
+        facts={
+            "tasks": {task.name: dict(task.facts) for task in tasks},
+            # of Transformers; the recipe's may not be here
+            "device": tuned.device,
+        },
     )
     manifest = _with_engines(run, manifest, [engine.name for engine in engines])
-    return _Plan(recipe, run, emit, encoder, engines, tasks, metrics, manifest)
+    return _Plan(recipe, run, emit, encoder, tuned, engines, tasks, metrics, manifest)
 
 
-def _settings(recipe: Recipe) -> dict[str, object]:
+def _announce_engines(recipe: Recipe, run: Run, tuned: Trained, emit: Emit) -> None:
+    """Say which engines that a run has by rule this one has not."""
+    asked = recipe.eval.engines
+    if (taken := taken_name(run)) and not asked:
+        emit(Note(f"ollama is left out: {taken} is another run's model now. See: pipe register"))
+    if tuned.is_full and not asked:
+        emit(Note(f"merged is left out: trained in full, `{TUNED}` is the tuned model itself."))
+
+
+def _announce_differences(plan: _Plan) -> None:
+    if {"base", TUNED, "merged"} & set(plan.names):
+        for difference in plan.trained.differences():
+            plan.emit(Note(difference, warning=True))
+
+
+def _settings(recipe: Recipe, tuned: Trained) -> dict[str, object]:
     """What engines are opened with, of other parts of the recipe."""
-    return {
-        "num_ctx": recipe.num_ctx,
-        "load_in_4bit": recipe.train.load_in_4bit,
-        "device": recipe.train.device,
-    }
+    return {"num_ctx": recipe.num_ctx, "method": tuned.method, "device": recipe.train.device}
 
 
 def _with_engines(run: Run, plan: Manifest, engines: list[str]) -> Manifest:
@@ -229,7 +247,7 @@ def _key(plan: _Plan, task: Task) -> str:
     inputs = {n: e for n, e in manifest.inputs.items() if not n.startswith(("task/", "metric/"))}
     content = {name: asdict(entry) for name, entry in (inputs | dict(task.entries)).items()}
     how = asked.model_dump(mode="json", exclude={"tasks", "engines", "metrics"})
-    how |= _settings(plan.recipe)
+    how |= _settings(plan.recipe, plan.trained) | {"device": plan.trained.device}
     words = [content, how, manifest.chat_format, manifest.seed, manifest.versions]
     return _hash(words)
 
@@ -246,7 +264,7 @@ def _outcomes(plan: _Plan, asked: Sequence[Asked]) -> dict[str, Mapping[str, Out
             with session(contender, plan.encoder, plan.emit) as here:
                 found[here.name] = {each.name: ask(here, each) for each in asked}
         except ServerFailed as error:
-            plan.emit(Note(f"{contender.name} is left out: {error.message}", warning=True))
+            plan.emit(Note(f"{contender.shown} is left out: {error.message}", warning=True))
     if not found:
         raise PipeError("No engine answered, so there is nothing to score.", "Run: pipe eval")
     return found

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from pipeline.engines.trained import shown
 from pipeline.run import Run
 
 _ALPHA = 0.05
@@ -13,28 +14,35 @@ Json = dict[str, Any]
 def published(run: Run) -> Json:
     """results.json and, under `speed`, speed.json; engines in the order of the work.
 
-    Raises MissingInput before `pipe eval` has run.
+    `method` says how the run was trained: results.json, which has the same names for every method,
+    does not. Raises MissingInput before `pipe eval` has run.
     """
-    order = run.require("eval").section["engines"]
+    section = run.require("eval").section
+    order = section["engines"]
     folder = run.folder("eval")
     results: Json = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     for task in (results, *results["tasks"].values()):
         engines = task["engines"]
         task["engines"] = {name: engines[name] for name in order if name in engines}
+    results["method"] = section.get("method")
     speed = folder / "speed.json"
     results["speed"] = json.loads(speed.read_text(encoding="utf-8")) if speed.exists() else {}
     return results
 
 
-def in_words(task: Json) -> str:
-    """What a task's comparisons of exact match say, in one sentence; empty where there is none."""
+def in_words(task: Json, method: str | None = None) -> str:
+    """What a task's comparisons of exact match say, in one sentence; empty where there is none.
+
+    By the `method` that a run was trained with its tuned model is called.
+    """
     engines = task["engines"]
     parts = []
     for each in task["comparisons"]:
         if each["metric"] == "exact_match":
             values = [engines[each[side]]["exact_match"]["value"] for side in ("from", "to")]
             say = _gained if each["from"] == "base" else _kept
-            parts.append(say(each, *values))
+            names = {side: shown(each[side], method) for side in ("from", "to")}
+            parts.append(say(each | names, *values))
     return "; ".join(parts)
 
 

@@ -102,7 +102,10 @@ def _adapter_file(job: Job, source: Source, out: Path) -> AdapterFile | None:
     if not job.asked.adapter_gguf:
         return None
     if job.adapter is None:
-        raise PipeError("There is no adapter to write alone.", "Leave --adapter-gguf out.")
+        raise PipeError(
+            "There is no adapter to write alone.",
+            "Leave out --adapter-gguf, or export.adapter_gguf of a run that was trained in full.",
+        )
     path = out / f"{job.name}-adapter.gguf"
     return AdapterFile(path, source.merged.changes, source.model, source.description)
 

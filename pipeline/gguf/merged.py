@@ -147,7 +147,7 @@ class Merged:
         read = self._changed(change, rows) if change else self._stored(source, rows)
         if not finite(read.float32):
             raise PipeError(
-                f"The merged tensor {source} holds NaN or infinity.",
+                f"The exported tensor {source} holds NaN or infinity.",
                 "Train again with a lower train.learning_rate, or fetch the base again.",
             )
         shape = (slab.stop - slab.start, slab.weight.columns)

@@ -30,7 +30,7 @@ def stream(
     """Fill `outputs`; their bytes do not depend on the number of threads, one a core.
 
     `importance`, by tensor name, weighs columns; `progress` gets (weights done, weights in all).
-    Raises PipeError for NaN or infinity in a merged tensor, OSError where the disk is full.
+    Raises PipeError for NaN or infinity in an exported tensor, OSError where the disk is full.
     """
     total, done = sum(weight.size for weight in merged.weights), 0
     threads = cores()

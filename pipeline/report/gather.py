@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.engines.trained import shown
 from pipeline.errors import ChangedInput, MissingInput, RecipeError, StaleInput
 from pipeline.run import Manifest, Run, Stage
 from pipeline.run.folder import MADE_BY, NEEDS, made_again
@@ -53,6 +54,7 @@ class RunView:
     """Stages of which a file, or the manifest of what they came from, is not as written."""
     stats: dict[str, Any] = field(default_factory=dict)
     steps: list[dict[str, Any]] = field(default_factory=list)
+    """What metrics.jsonl says of each step; its other lines are losses on other rows."""
     log: dict[str, Any] = field(default_factory=dict)
     """training_log.json: seconds and memory."""
     results: dict[str, Any] = field(default_factory=dict)
@@ -102,6 +104,11 @@ class RunView:
         return next(
             (n for n in (*TUNED, *self.files, "ollama", "endpoint") if n in self.engines), None
         )
+
+    def shown(self, engine: str) -> str:
+        """An engine's name for people, by how the run was trained when it was measured."""
+        made = self.manifests.get("eval")
+        return shown(engine, made.section.get("method") if made else None)
 
     @property
     def files(self) -> dict[str, str]:
@@ -205,7 +212,6 @@ def _earlier(view: RunView, stage: Stage) -> Stage | None:
 
 
 def _read(view: RunView) -> None:
-    folder = view.run.folder
     view.stats = _kept(view, "data", "stats.json")
     view.log = _kept(view, "train", "training_log.json")
     view.checks = _kept(view, "check", "results.json")
@@ -217,8 +223,13 @@ def _read(view: RunView) -> None:
         view.results = _scores(found, view.manifests["eval"].section.get("engines", ()))
         # answers stand in the order of the tasks
         view.lead = next((str(each["task"]) for each in _answers(view) if "task" in each), "test")
-    if "train" in view.manifests and (folder("train") / "metrics.jsonl").exists():
-        view.steps = list(read_jsonl(folder("train") / "metrics.jsonl"))
+    view.steps = [line for line in lines_of(view, "metrics.jsonl") if "loss" in line]
+
+
+def lines_of(view: RunView, name: str) -> list[dict[str, Any]]:
+    """Of a file that train wrote; none where there is no such file."""
+    path = view.run.folder("train") / name
+    return list(read_jsonl(path)) if "train" in view.manifests and path.exists() else []
 
 
 def _kept(view: RunView, stage: Stage, name: str) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def _draw_fates(axes: Any, sources: list[dict[str, Any]]) -> None:
     ]
     rows += [("other reasons", _DROPPED, others)] if any(others) else []
     left_out = [source["left_out"] for source in sources]
-    rows += [("beyond its weight", "#e6e8ec", left_out)] if any(left_out) else []
+    rows += [("beyond its weight or share", "#e6e8ec", left_out)] if any(left_out) else []
     begun = [0] * len(sources)
     for label, colour, counts in rows:
         shown = f"{label.replace('_', ' ')} {sum(counts):,}"

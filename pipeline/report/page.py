@@ -8,10 +8,7 @@ from markupsafe import Markup
 
 from pipeline import __version__
 from pipeline.report.charts import (
-    Chart,
     Point,
-    Series,
-    curves,
     divergence_chart,
     interval_bar,
     lengths_chart,
@@ -24,6 +21,7 @@ from pipeline.report.render import write_page
 from pipeline.report.reproduce import commands, pinned_recipe, provenance
 from pipeline.report.samples import LONGEST, samples
 from pipeline.report.summary import gate_counts, main_metric, summary
+from pipeline.report.training import aloud, forgetting, training_charts
 from pipeline.report.words import Value, finite, metric, metrics_of, number, odds, share, size
 from pipeline.run import Run
 
@@ -46,6 +44,8 @@ def write_report(run: Run, options: str | None = None) -> tuple[Path, list[Gap]]
         version=__version__,
         answers=summary(view),
         charts=training_charts([("loss", view)]),
+        aloud=aloud(view),
+        forgetting=forgetting(view),
         data=_data(view),
         tasks=[_task(view, name, task) for name, task in view.tasks.items()],
         quality=_quality(view),
@@ -62,35 +62,6 @@ def write_report(run: Run, options: str | None = None) -> tuple[Path, list[Gap]]
     return path, [*view.gaps.values(), *view.warnings]
 
 
-def training_charts(views: list[tuple[str, RunView]]) -> list[Chart]:
-    """Loss, learning rate and gradient norm by step; of two runs, one curve for each."""
-    several = len(views) > 1
-    kinds = {"loss": "loss", "learning_rate": "learning rate", "grad_norm": "gradient norm"}
-    charts = []
-    for key, title in kinds.items():
-        series = []
-        for colour, (name, view) in enumerate(views, 2):
-            shown = name if several else title
-            series.append(Series(shown, _curve(view, key), colour))
-            if key == "loss":
-                evaluated = f"{name}, eval loss" if several else "eval loss"
-                series.append(Series(evaluated, _eval_loss(view), colour if several else 4, True))
-        charts.append(curves(title, series, log=False if key == "learning_rate" else None))
-    return [chart for chart in charts if chart]
-
-
-def _curve(view: RunView, key: str) -> list[tuple[float, float]]:
-    return [(step["step"], step[key]) for step in view.steps if finite(step.get(key))]
-
-
-def _eval_loss(view: RunView) -> list[tuple[float, float]]:
-    """As logged in between; else the one at the end."""
-    logged = _curve(view, "eval_loss")
-    final = view.facts("train").get("eval_loss")
-    last = view.steps[-1]["step"] if view.steps else 0
-    return logged or ([(last, final)] if finite(final) else [])
-
-
 def _data(view: RunView) -> dict[str, Any]:
     """Lengths, and what became of the records of each source."""
     stats = view.stats
@@ -98,7 +69,7 @@ def _data(view: RunView) -> dict[str, Any]:
         return {}
     limit = view.manifests["data"].section.get("model", {}).get("max_seq_length")
     facts = view.facts("data")
-    read = [*facts.get("sources", ()), *filter(None, [facts.get("test")])]
+    read = [*facts.get("sources", ()), *filter(None, [facts.get("test"), facts.get("general")])]
     known = {(each["dataset"], each.get("config")): each for each in read}
     return {
         "lengths": lengths_chart(stats["lengths"], limit),
@@ -121,7 +92,7 @@ def _fate(source: Mapping[str, Any]) -> Markup:
         (f"dropped: {reason.replace('_', ' ')}", count, f"drop{min(place, 3)}")
         for place, (reason, count) in enumerate(rejects)
     ]
-    return shares_bar([*parts, ("beyond its weight", source.get("left_out", 0), "spare")])
+    return shares_bar([*parts, ("beyond its weight or share", source.get("left_out", 0), "spare")])
 
 
 def _task(view: RunView, name: str, task: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,7 +171,7 @@ def _worst(gates: list[dict[str, Any]]) -> str:
 
 
 def _files(view: RunView) -> list[dict[str, Any]]:
-    """What the run left to keep: GGUFs, Modelfiles, card and adapter."""
+    """What the run left to keep: GGUFs, Modelfiles, card, and the weights that were trained."""
     found = []
     for stage in ("export", "train"):
         manifest = view.manifests.get(stage)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from markupsafe import Markup
 
+from pipeline.engines.trained import FULL
 from pipeline.report.charts import interval_bar
 from pipeline.report.gather import Gap, RunView
 from pipeline.report.licences import told
@@ -42,14 +43,19 @@ def summary(view: RunView) -> list[Answer]:
     return [_trained(view), _better(view), _safe(view), _run_it(view)]
 
 
+_METHODS = {"qlora": "QLoRA", "lora": "LoRA", "lora-8bit": "LoRA on a base in 8 bits"}
+
+
 def method(view: RunView) -> str:
-    """What was trained, as it really ran: QLoRA, LoRA or all weights."""
+    """How it was trained, as it really ran; of an adapter its size, too."""
     train = view.manifests["train"].section.get("train", {})
+    name = str(view.facts("train").get("method") or train.get("method", ""))
     lora = train.get("lora")
-    if not lora:
-        return "all weights"
-    kind = "QLoRA" if view.facts("train").get("load_in_4bit") else "LoRA"
-    return f"{kind}, r = {lora['r']}, alpha = {lora['alpha']}"
+    if name == FULL or not lora:
+        return "Full fine-tuning"
+    kinds = [_METHODS.get(name, "LoRA"), f"r = {lora['r']}", f"alpha = {lora['alpha']}"]
+    kinds += [said for key, said in (("rslora", "rsLoRA"), ("dora", "DoRA")) if lora.get(key)]
+    return ", ".join(kinds)
 
 
 def base_name(view: RunView) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 
 from pipeline import __version__
 from pipeline.report.gather import Gap, RunView, gather
-from pipeline.report.page import training_charts
 from pipeline.report.paired import Paired, paired_tests
 from pipeline.report.render import write_page
 from pipeline.report.summary import (
@@ -21,6 +20,7 @@ from pipeline.report.summary import (
     summary,
     verdict,
 )
+from pipeline.report.training import training_charts
 from pipeline.report.words import (
     by_chance,
     duration,
@@ -54,12 +54,12 @@ def write_versus(one: Run, other: Run) -> tuple[Path, list[Gap]]:
         names=names,
         views=views,
         warnings=_warnings(views, names),
-        headline=_doubted(_headline(engines, names, tests), views, names),
+        headline=_doubted(_headline(views, engines, names, tests), views, names),
         answers=_answers(views, names),
         facts=list(_facts(views)),
         changes=_changes(views),
         task=task,
-        scores=list(_scores(engines, tests)),
+        scores=list(_scores(views, engines, tests)),
         metric=next(iter(metrics_of(engines[0])), ""),
         charts=training_charts(list(zip(names, views, strict=True))),
         sizes=_sizes(views),
@@ -85,8 +85,16 @@ def _warnings(views: tuple[RunView, RunView], names: tuple[str, str]) -> list[Ga
     ]
 
 
+def _shown(views: tuple[RunView, RunView], engine: str) -> str:
+    """An engine's name for people; both names where the runs were trained by other methods."""
+    return " / ".join(dict.fromkeys(view.shown(engine) for view in views))
+
+
 def _headline(
-    engines: Sequence[Engines], names: tuple[str, str], tests: Mapping[str, Paired]
+    views: tuple[RunView, RunView],
+    engines: Sequence[Engines],
+    names: tuple[str, str],
+    tests: Mapping[str, Paired],
 ) -> Answer:
     """Which tuned model is the better one."""
     answer = Answer("Which is better?", "No task was measured in both", "warn")
@@ -100,7 +108,8 @@ def _headline(
     heads: dict[Tone, str] = {"good": names[1], "bad": names[0]}
     answer.headline = heads.get(tone, word)
     answer.tone = "good" if tone in heads else "warn"
-    answer.text.append(f"{kind.label} of {engine}: {kind.shown(first)} → {kind.shown(second)}.")
+    of = f"{kind.label} of {_shown(views, engine)}"
+    answer.text.append(f"{of}: {kind.shown(first)} → {kind.shown(second)}.")
     answer.text.append(_tested(name, test))
     return answer
 
@@ -211,7 +220,9 @@ def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         yield from _leaves(each, f"{prefix}.{key}" if prefix else key)
 
 
-def _scores(engines: Sequence[Engines], tests: Mapping[str, Paired]) -> Iterator[dict[str, Any]]:
+def _scores(
+    views: tuple[RunView, RunView], engines: Sequence[Engines], tests: Mapping[str, Paired]
+) -> Iterator[dict[str, Any]]:
     """One row for each engine and metric that both runs have; the deciding metric's tested."""
     first, second = engines
     for name in metrics_of(first):
@@ -223,7 +234,7 @@ def _scores(engines: Sequence[Engines], tests: Mapping[str, Paired]) -> Iterator
             test = tests.get(engine) if name == "exact_match" else None
             yield {
                 "metric": name,
-                "engine": engine,
+                "engine": _shown(views, engine),
                 "pair": (before, after),
                 "change": values[1] - values[0],
                 "test": test,

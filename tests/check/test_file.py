@@ -124,8 +124,9 @@ def test_output_is_to_be_there_exactly_where_the_trained_model_has_its_own(
     name = "base_model.model.model.{}.lora_A.weight"
     save_file({name.format(m): one for m in ("q_proj", *trained)}, _adapter(tmp_path))
     asked = subject(tmp_path)
-    base = SimpleNamespace(config={"tie_word_embeddings": tied}, shards=lambda: [shard])
-    asked.run.base, asked.run.adapter = base, tmp_path  # type: ignore[misc, assignment]
+    model = SimpleNamespace(config={"tie_word_embeddings": tied}, shards=lambda: [shard])
+    known = SimpleNamespace(model=model, adapter=tmp_path)
+    asked.run.trained = known  # type: ignore[misc, assignment]
     own = not tied or apart or len(trained) == 1
     for has in (True, False):
         shapes = {"token_embd.weight": (4, 4)} | ({"output.weight": (4, 4)} if has else {})

@@ -90,10 +90,11 @@ def measures(tmp_path: Path, made: list[tuple[str, ...]], known: Mapping[str, An
         made.append(("tuned" if tuned else "base", *types))
         return {type: folder / f"x-{type}" for type in types}
 
+    base = SimpleNamespace(config={"vocab_size": VOCABULARY}, shards=lambda: [model])
     part = RunPart(
         recipe=demo(),
         run=run,
-        base=SimpleNamespace(config={"vocab_size": VOCABULARY}, shards=lambda: [model]),  # type: ignore[arg-type]
+        trained=SimpleNamespace(base=base, device="cpu"),  # type: ignore[arg-type]
         encoder=Encoder(tmp_path / "tokenizer.json", FORMAT),
         make=make,
         rows=[{"question": "2 + 2?", "reasoning": "Two and two.", "answer": f"{n}"} for n in "45"],

@@ -8,12 +8,11 @@ import pytest
 
 from pipeline.check import precision
 from pipeline.check.gates import Finding, Probe, judge
-from pipeline.check.measure import NF4, SAME, Cost
+from pipeline.check.measure import SAME, Cost
 from pipeline.check.merge import Fit
 from pipeline.check.precision import bar
 from pipeline.check.subject import Subject
 from tests.check.fakes import subject
-from tests.support.exported import demo
 
 VOCABULARY = 50
 NAN = float("nan")
@@ -22,7 +21,7 @@ NAN = float("nan")
 def costing(tmp_path: Path, own: dict[str, Cost], base: dict[str, Cost]) -> Subject:
     """A run whose models cost this, in 4-bit training."""
     asked = subject(tmp_path)
-    asked.run.recipe = demo()  # type: ignore[misc]
+    trained_as(asked)
     asked.files = {name: tmp_path for name in own if name[0] == "Q"}
     asked.measures = SimpleNamespace(  # type: ignore[assignment]
         tuned=own.__getitem__,
@@ -33,6 +32,12 @@ def costing(tmp_path: Path, own: dict[str, Cost], base: dict[str, Cost]) -> Subj
         looked_at="1,000 tokens of 20 replies, whole",
     )
     return asked
+
+
+def trained_as(asked: Subject, bits: int = 4, device: str = "cpu") -> None:
+    """Say so of its run."""
+    known = SimpleNamespace(bits=bits, device=device, is_full=False)
+    asked.run.trained = known  # type: ignore[misc, assignment]
 
 
 def test_a_file_that_costs_what_the_base_costs_passes_and_is_kept_for_the_report(
@@ -99,7 +104,7 @@ def test_bf16_on_a_gpu_may_cost_what_it_costs_the_base(
     tmp_path: Path, device: str, passes: bool
 ) -> None:
     asked = costing(tmp_path, {"merged": Cost(5e-3, 0.98)}, {SAME: Cost(4e-3, 0.987)})
-    asked.run.recipe = SimpleNamespace(train=SimpleNamespace(device=device))  # type: ignore[misc, assignment]
+    trained_as(asked, device=device)
     assert (precision.engines_agree(asked)[1] == []) == passes
 
 
@@ -108,12 +113,13 @@ def test_engines_that_agree_pass(tmp_path: Path) -> None:
     assert precision.engines_agree(asked)[1] == []
 
 
-@pytest.mark.parametrize(("in_4bit", "passes"), [(True, True), (False, False)])
-def test_what_4_bits_cost_the_base_is_allowed_only_where_training_had_them(
-    tmp_path: Path, in_4bit: bool, passes: bool
+@pytest.mark.parametrize(("bits", "passes"), [(4, True), (8, False), (16, False)])
+def test_what_the_bits_cost_the_base_is_allowed_only_where_training_had_them(
+    tmp_path: Path, bits: int, passes: bool
 ) -> None:
-    asked = costing(tmp_path, {"adapter": Cost(0.05, 0.97)}, {NF4: Cost(0.06, 0.95)})
-    asked.run.recipe = demo(f"train.method={'qlora' if in_4bit else 'lora'}")  # type: ignore[misc]
+    base = {"NF4": Cost(0.06, 0.95), "INT8": Cost(0.01, 0.99)}
+    asked = costing(tmp_path, {"adapter": Cost(0.05, 0.97)}, base)
+    trained_as(asked, bits)
     assert (precision.adapter_kept(asked)[1] == []) == passes
 
 
@@ -121,7 +127,8 @@ def merge_finding(monkeypatch: pytest.MonkeyPatch, *fits: Fit) -> Finding:
     monkeypatch.setattr(precision, "_fits", lambda _: [("Q8_0", each) for each in fits])
     closed: list[bool] = []
     measures = SimpleNamespace(close_adapter=lambda: closed.append(True))
-    asked = SimpleNamespace(files={"Q8_0": Path()}, divergences=measures)
+    run = SimpleNamespace(trained=SimpleNamespace(is_full=False))
+    asked = SimpleNamespace(files={"Q8_0": Path()}, divergences=measures, run=run)
     try:
         return precision.merge_took_effect(asked)  # type: ignore[arg-type]
     finally:

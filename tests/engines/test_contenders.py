@@ -94,12 +94,49 @@ def test_only_the_adapter_has_its_base_in_four_bits(listed, monkeypatch):
     monkeypatch.setattr(room, "TransformersEngine", engine)
     for each in listed("train.method=qlora", "eval.batch_size=5")[:3]:
         each.open()
-    assert {variant: s["load_in_4bit"] for variant, s in asked.items()} == {
-        "base": False,
-        "adapter": True,
-        "merged": False,
-    }
+    bits = {variant: settings["bits"] for variant, settings in asked.items()}
+    assert bits == {"base": 16, "adapter": 4, "merged": 16}
     assert {settings["batch_size"] for settings in asked.values()} == {5}
+
+
+@pytest.fixture
+def engines_opened(monkeypatch):
+    """Variant -> (base's folder, settings) of every Transformers engine that is opened."""
+    opened = {}
+
+    def engine(variant, base, encoder, **settings):
+        opened[variant] = (base.folder, settings)
+
+    monkeypatch.setattr(room, "TransformersEngine", engine)
+    return opened
+
+
+def test_trained_in_full_the_tuned_model_is_opened_itself_and_there_is_no_merge(
+    listed, tmp_path, engines_opened
+):
+    found = listed("train.method=full")
+    assert [each.name for each in found] == ["base", "adapter", "Q8_0"]
+    assert [each.shown for each in found] == ["base", "tuned (full)", "Q8_0"]
+    for each in found[:2]:
+        each.open()
+    (base, _), (tuned, settings) = engines_opened["base"], engines_opened["adapter"]
+    assert base == open_base(demo().model).folder
+    assert tuned == tmp_path / "run" / "train" / "model"
+    assert settings["adapter"] is None and settings["bits"] == 16
+    with pytest.raises(PipeError, match=r"no engine merged.*base, adapter, Q8_0\.") as caught:
+        listed("train.method=full", "eval.engines=[base,merged]")
+    assert "merged is there where an adapter was trained" in caught.value.hint
+
+
+def test_an_adapter_of_8_bits_is_opened_on_8_where_there_is_a_gpu(
+    listed, monkeypatch, engines_opened
+):
+    for has_gpu in (True, False):
+        monkeypatch.setattr("pipeline.engines.trained.has_gpu", lambda there=has_gpu: there)
+        listed("train.device=cuda", "train.method=lora-8bit")[1].open()
+        _, settings = engines_opened["adapter"]
+        opened = (settings["bits"], settings["device"])
+        assert opened == ((8, "cuda") if has_gpu else (16, "cpu"))
 
 
 def test_an_endpoint_is_opened_with_its_key_and_the_batch_size(listed, monkeypatch):

@@ -140,6 +140,17 @@ def test_a_change_that_is_no_matrix_is_refused(tmp_path, config):
         list(engine.adapter_deltas())
 
 
+def test_a_model_trained_in_full_is_opened_as_it_is_and_has_no_deltas(base):
+    tuned, merged = (TransformersEngine(name, BASE, ENCODER) for name in ("adapter", "merged"))
+    assert tuned.name == "adapter"
+    for engine in (tuned, merged):
+        for found, expected in zip(engine.score(TEXTS), base.score(TEXTS), strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-4)
+        with pytest.raises(ValueError, match="holds no adapter"):
+            list(engine.adapter_deltas())
+        engine.close()
+
+
 def test_only_the_adapter_has_deltas(base):
     with pytest.raises(ValueError, match="holds no adapter"):
         list(base.adapter_deltas())
@@ -148,7 +159,7 @@ def test_only_the_adapter_has_deltas(base):
 def test_the_base_in_four_bits_takes_less_memory_and_scores_otherwise(base):
     import bitsandbytes
 
-    engine = TransformersEngine("base", BASE, ENCODER, load_in_4bit=True)
+    engine = TransformersEngine("base", BASE, ENCODER, bits=4)
     assert isinstance(engine._model.model.layers[0].mlp.up_proj, bitsandbytes.nn.Linear4bit)
     assert engine.memory_bytes() < base.memory_bytes() / 2
     (nf4,), (full,) = engine.score(TEXTS[:1]), base.score(TEXTS[:1])
@@ -159,7 +170,7 @@ def test_the_base_in_four_bits_takes_less_memory_and_scores_otherwise(base):
 
 def test_a_merge_in_four_bits_is_refused(adapter: Path):
     with pytest.raises(ValueError, match="16 bits"):
-        TransformersEngine("merged", BASE, ENCODER, adapter=adapter, load_in_4bit=True)
+        TransformersEngine("merged", BASE, ENCODER, adapter=adapter, bits=4)
 
 
 def test_greedy_replies_know_their_leads_and_the_time_of_the_first_token(base):

@@ -1,7 +1,7 @@
 """Engines that answer by rule, and a run whose stages before eval are done."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -88,14 +88,15 @@ def asked(log: list[tuple[str, int]]) -> list[str]:
     return [question for question, together in log if together > 1]
 
 
-def run_before_eval(root: Path, rows: int = 10) -> Run:
+def run_before_eval(root: Path, facts: Mapping[str, object] | None = None, rows: int = 10) -> Run:
     run = Run(root)
     with run.publish("data") as draft:
         lines = [json.dumps(row(number)) + "\n" for number in range(rows)]
         (draft.folder / "test.jsonl").write_text("".join(lines))
         draft.manifest = Manifest(stage="data", section={}, inputs={})
     with run.publish("train") as draft:
-        draft.manifest = Manifest(stage="train", section={}, inputs=run.input_entry("data"))
+        entries = run.input_entry("data")
+        draft.manifest = Manifest(stage="train", section={}, inputs=entries, facts=facts or {})
     with run.publish("export") as draft:
         draft.manifest = Manifest(stage="export", section={}, inputs=run.input_entry("train"))
     return run

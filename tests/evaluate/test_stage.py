@@ -12,6 +12,7 @@ from pipeline.base import open_base
 from pipeline.cli import main
 from pipeline.cli.evaluate import show_scores
 from pipeline.data.read.sources import open_source
+from pipeline.engines import trained
 from pipeline.engines.contenders import Contender
 from pipeline.errors import OllamaUnreachable, PipeError, ServerFailed
 from pipeline.evaluate import Means, evaluate, published, stage
@@ -35,6 +36,7 @@ class Bench:
         self.engines = rules(self.log)
         self.recipe = demo(*SMALL)
         monkeypatch.setattr(stage, "contenders", lambda *_: self.engines)
+        monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")  # no server answers here
 
     def eval(self, recipe: Recipe | None = None, **means: object) -> Manifest:
         self.log.clear()
@@ -289,10 +291,48 @@ def test_the_last_line_of_an_answer_that_was_torn_is_asked_again(bench: Bench) -
 @pytest.mark.parametrize(
     "setting", ["serve.num_ctx=2048", "train.method=lora", "train.device=cuda"]
 )
-def test_engines_opened_otherwise_are_asked_anew(bench: Bench, setting: str) -> None:
+def test_engines_opened_otherwise_are_asked_anew(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    monkeypatch.setattr(trained, "has_gpu", lambda: True)
     bench.eval()
     bench.eval(demo(*SMALL, setting))
     assert not bench.notes and len(asked(bench.log)) == 30
+
+
+def test_a_run_of_another_machine_s_gpu_is_looked_at_on_the_cpu_and_this_is_said(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = demo(*SMALL, "train.device=cuda", "train.method=lora-8bit")
+    monkeypatch.setattr(trained, "has_gpu", lambda: True)
+    assert bench.eval(recipe).facts["device"] == "cuda" and bench.notes == []
+    monkeypatch.setattr(trained, "has_gpu", lambda: False)
+    bench.eval(recipe)
+    assert bench.notes == ["eval is up to date."]  # the scores of the GPU stay good
+    assert bench.eval(recipe, force=True).facts["device"] == "cpu"
+    assert bench.notes[0].startswith("No driver of a GPU is here")
+    assert bench.notes[1].startswith("The adapter was trained on a base in 8 bits")
+    bench.engines = bench.engines[2:]
+    bench.eval(recipe, force=True)
+    assert bench.notes == []  # Ollama alone is opened as ever
+
+
+def test_a_model_trained_in_full_is_called_so_and_merged_is_said_to_be_left_out(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.run = run_before_eval(bench.run.root.parent / "full", {"method": "full"})
+    bench.engines[1] = replace(bench.engines[1], label="tuned (full)")
+    bench.eval()
+    assert bench.notes == [
+        "merged is left out: trained in full, `adapter` is the tuned model itself."
+    ]
+    assert list(published(bench.run)["engines"]) == ["base", "adapter", "ollama"]
+    show_scores(bench.run, False)
+    shown = capsys.readouterr().out
+    assert "tuned (full) answers 70.0% right where base answered 0.0%" in shown
+    assert "ollama answers as many right as tuned (full)" in shown and "adapter" not in shown
+    bench.eval(demo(*SMALL, "eval.engines=[base,adapter,ollama]"))
+    assert not any("merged" in note for note in bench.notes)  # it was not asked for
 
 
 def registered(bench: Bench, digest: str, num_ctx: int) -> None:

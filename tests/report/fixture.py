@@ -9,6 +9,7 @@ from pipeline.recipe import dump, load
 from pipeline.run import Entry, Manifest, Run
 from pipeline.run.files import write_json
 from pipeline.run.folder import Draft
+from tests.report.trained import ALOUD, MEASURED, SPEEDS
 
 ENGINES = ("base", "adapter", "merged", "Q8_0", "Q4_K_M", "ollama")
 RIGHT = {"base": 0.048, "adapter": 0.84, "merged": 0.832, "Q8_0": 0.832, "Q4_K_M": 0.796}
@@ -65,7 +66,7 @@ GATES = [
         "pipe register --set serve.num_ctx=1024",
     ),
     ("served file", "identity", "not_run", "", "no server answers", "Start it: ollama serve"),
-    ("merge", "precision", "passed", "21 tensors of the adapter", "", ""),
+    ("merge", "precision", "passed", "21 tensors", "", ""),
 ]
 
 
@@ -109,8 +110,9 @@ class Made:
 
 def write_run(root: Path, *, without: Iterable[str] = (), **changes: Any) -> Run:
     """A run at `root`. `changes`: engines, items, samples, gates, answer (a text for all), losses,
-    overrides of the recipe, right (engine -> share of right answers), rejects, speed, precision,
-    scores (for every engine), grad_norm, tasks, asked (task -> facts) and answers beside ours."""
+    measured, speeds, aloud and general (losses) of the training, overrides of the recipe, right
+    (engine -> share of right answers), rejects, speed, precision, scores (for every engine),
+    grad_norm, tasks, asked (task -> facts) and answers beside ours."""
     made = Made(root, **changes)
     steps = {"data": _data, "train": _train, "export": _export, "serve": _serve}
     for stage, write in (steps | {"check": _check, "eval": _eval}).items():
@@ -195,15 +197,21 @@ def _train(made: Made) -> None:
         }
         for number, loss in enumerate(losses)
     ]
-    facts = {"device": "cpu", "precision": "fp32", "load_in_4bit": True, "eval_loss": 0.0311}
+    facts = {"device": "cpu", "precision": "fp32", "eval_loss": 0.0311}
+    facts |= {"method": made.recipe.train.method}
     facts |= {"trainable_parameters": 393216, "total_parameters": 2328320}
+    in_full = made.recipe.train.method == "full"
+    weights = "model/model.safetensors" if in_full else "adapter/adapter_model.safetensors"
+    facts |= made.changes.get("general", {"general_loss_before": 2.1, "general_loss_after": 2.15})
     log = {"seconds": {"train": 44.4, "load": 0.7}, "peak_memory_bytes": {"resident": 1235714048}}
     made.publish(
         "train",
         {
-            "metrics.jsonl": steps,
+            "metrics.jsonl": steps + made.changes.get("measured", MEASURED),
+            "speed.jsonl": made.changes.get("speeds", SPEEDS),
+            "samples.jsonl": made.changes.get("aloud", ALOUD),
             "training_log.json": log,
-            "adapter/adapter_model.safetensors": b"adapter",
+            weights: b"weights",
         },
         counts={"steps": 180},
         facts=facts,
@@ -260,6 +268,7 @@ def _eval(made: Made) -> None:
     if made.changes.get("speed", True):
         files["speed.json"] = {"test": speed}
     section = {"eval": made.recipe.eval.model_dump(mode="json"), "engines": made.engines}
+    section |= {"method": made.recipe.train.method}
     asked = {"test": {"dataset": "test"}} | made.changes.get("asked", {})
     made.publish("eval", files, section=section, facts={"tasks": asked})
 
