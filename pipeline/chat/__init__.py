@@ -2,18 +2,9 @@
 
 from pipeline.chat.encode import Encoded, Encoder, Exchange
 from pipeline.chat.fast import Backend
-from pipeline.chat.format import (
-    ASSUMED,
-    FORMATS,
-    ChatFormat,
-    Control,
-    Conversation,
-    Message,
-    Text,
-    chat_format,
-    neutral_conversation,
-    render_jinja,
-)
+from pipeline.chat.format import ChatFormat, neutral_conversation, render_jinja
+from pipeline.chat.formats import ASSUMED, FORMATS, chat_format, check_fit, format_for
+from pipeline.chat.pieces import Control, Conversation, Message, Tag, Text
 from pipeline.chat.proof import Proof, fastest, unproven
 from pipeline.chat.reply import Part, Reply, ReplySplitter, parse_reply
 from pipeline.chat.rows import conversation_of, exchange_of
@@ -33,11 +24,14 @@ __all__ = [
     "Proof",
     "Reply",
     "ReplySplitter",
+    "Tag",
     "Text",
     "chat_format",
+    "check_fit",
     "conversation_of",
     "exchange_of",
     "fastest",
+    "format_for",
     "neutral_conversation",
     "parse_reply",
     "render_jinja",

@@ -11,7 +11,9 @@ from typing import NamedTuple
 from tokenizers import Tokenizer
 
 from pipeline.chat.fast import COMMON, Backend, FastText, PieceText
-from pipeline.chat.format import ChatFormat, Control, Conversation, Message, Piece, Text
+from pipeline.chat.format import ChatFormat
+from pipeline.chat.formats import misfit
+from pipeline.chat.pieces import Control, Conversation, Message, Piece, Tag, Text, joined
 from pipeline.chat.proof import read_tokenizer
 from pipeline.errors import PipeError
 
@@ -55,6 +57,8 @@ class Encoded:
 class Encoder:
     """Encodes by inserting control tokens as ids; content can never become one.
 
+    So are the tags around the thinking, where the tokenizer has tokens for them, as Qwen3's has.
+
     `backend` encodes the texts: give one that `fastest` has proven for this tokenizer. It is still
     held against tokenizers on one text, and tokenizers encodes if they differ.
     Raises PipeError when the tokenizer lacks a control token of the format.
@@ -71,9 +75,10 @@ class Encoder:
         self._fast = self._checked(backend)
         self.backend: Backend = backend if self._fast else "tokenizers"
         """What encodes the texts."""
-        self._control: dict[str, int] = {}
-        for name in (format.bos, format.start_header, format.end_header, format.end_of_turn):
-            self._control[name] = self._id_of(name)
+        added = self._whole.get_added_tokens_decoder()
+        tokens = {token.content for token in added.values()}
+        tags = [tag for tag in (format.think, format.end_think) if tag in tokens]
+        self._control = {name: self._id_of(name) for name in (*format.needs, *tags)}
 
     @cached_property
     def end_of_turn_id(self) -> int:
@@ -92,13 +97,19 @@ class Encoder:
         return frozenset(number for number, token in added.items() if token.special)
 
     @cached_property
+    def tag_ids(self) -> frozenset[int]:
+        """The ids of the thinking's tags; empty where they are text to the tokenizer."""
+        tags = {self.format.think, self.format.end_think}
+        return frozenset(self._control[tag] for tag in tags & self._control.keys())
+
+    @cached_property
     def pad_id(self) -> int:
         """Never the end of turn: a model that learns padding forgets to stop."""
         return self._id_of(self.format.pad)
 
     def prompt(self, conversation: Conversation, *, thinking: bool = True) -> list[int]:
         """Ids of the generation prompt, BOS first; it ends with a prefill where there is one."""
-        pieces = list(self.format.prompt(conversation, thinking=thinking))
+        pieces = self._joined(self.format.prompt(conversation, thinking=thinking))
         return list(chain.from_iterable(self._ids_of(pieces)))
 
     def example(
@@ -118,11 +129,11 @@ class Encoder:
 
         Many rows at once are faster than one by one.
         """
-        conversations = [list(self._pieces(row)) for row in rows]
-        ids = self._ids_of(list(chain.from_iterable(conversations)))
+        conversations = [self._pieces(row) for row in rows]
+        ids = self._ids_of([piece for pieces, _ in conversations for piece in pieces])
         return [
-            self._example([next(ids) for _ in pieces], thinking=row.reasoning is not None)
-            for row, pieces in zip(rows, conversations, strict=True)
+            self._example([next(ids) for _ in pieces], begins, thinking=row.reasoning is not None)
+            for row, (pieces, begins) in zip(rows, conversations, strict=True)
         ]
 
     def whole(self, text: str) -> list[int]:
@@ -155,7 +166,7 @@ class Encoder:
 
     def _thinking_length(self, reasoning: str) -> int:
         """Tokens of the thinking block; what follows it begins with a token of its own."""
-        return len(self.content_ids(self.format.target(reasoning, "")))
+        return sum(map(len, self._ids_of(self._joined(self.format.reply(reasoning, "")))))
 
     def _without_end(self, text: str, count: int) -> str:
         """At least `count` tokens less, which need not hold once what remains is encoded anew."""
@@ -166,29 +177,41 @@ class Encoder:
         kept = text.encode()[:-dropped].decode(errors="ignore")
         return text[: _cut_before(text, len(kept))].rstrip()
 
-    def _pieces(self, row: Exchange) -> Iterator[Piece]:
-        """The prompt's pieces, the reply joined to the last of them."""
+    def _joined(self, pieces: Iterable[Piece]) -> list[Piece]:
+        """With each tag a token where there is one for it, else text like that around it."""
+        return list(joined(map(self._as_token, pieces)))
+
+    def _as_token(self, piece: Piece) -> Piece:
+        if not isinstance(piece, Tag):
+            return piece
+        return Control(piece.text) if piece.text in self._control else Text(piece.text)
+
+    def _pieces(self, row: Exchange) -> tuple[list[Piece], int]:
+        """The example's pieces, and the place of the one in which the reply begins."""
         messages: list[Message] = [{"role": "user", "content": row.question}]
         if row.system:
             messages.insert(0, {"role": "system", "content": row.system})
-        *head, last = self.format.prompt(messages, thinking=row.reasoning is not None)
-        assert isinstance(last, Text)
-        yield from head
-        yield Text(last.text + self.format.target(row.reasoning, row.answer))
+        prompt = self.format.prompt(messages, thinking=row.reasoning is not None)
+        *head, last = self._joined(prompt)
+        reply = self.format.reply(row.reasoning, row.answer)
+        return [*head, *self._joined([last, *reply])], len(head)
 
-    def _example(self, pieces: Sequence[Sequence[int]], *, thinking: bool) -> Encoded | None:
-        *head, reply = pieces
+    def _example(
+        self, pieces: Sequence[Sequence[int]], begins: int, *, thinking: bool
+    ) -> Encoded | None:
+        """`pieces[begins]` is the prompt's last text, with what of the reply is joined to it."""
         prefix = self._prefixes[thinking]
-        if reply[: len(prefix)] != prefix:
+        if pieces[begins][: len(prefix)] != prefix:
             return None
-        ids = (*chain.from_iterable(head), *reply, self.end_of_turn_id)
-        return Encoded(ids, len(ids) - 1 - len(reply) + len(prefix))
+        start = sum(map(len, pieces[:begins])) + len(prefix)
+        return Encoded((*chain.from_iterable(pieces), self.end_of_turn_id), start)
 
     @cached_property
     def _prefixes(self) -> dict[bool, list[int]]:
-        """Thinking or not -> ids of the prompt's text after its last control token."""
+        """Thinking or not -> ids of the prompt's text after its last token that is none."""
         ends = {
-            thinking: [*self.format.prompt([], thinking=thinking)] for thinking in (False, True)
+            thinking: self._joined(self.format.prompt([], thinking=thinking))
+            for thinking in (False, True)
         }
         return {thinking: list(self._ids_of(pieces))[-1] for thinking, pieces in ends.items()}
 
@@ -238,10 +261,7 @@ class Encoder:
     def _id_of(self, name: str) -> int:
         number = self._whole.token_to_id(name)
         if number is None:
-            raise PipeError(
-                f"The tokenizer has no token {name}, which the format {self.format.name} needs.",
-                "Use a Llama 3 base, or another chat.format.",
-            )
+            raise misfit(self.format, name, self._whole.get_vocab())
         return int(number)
 
 

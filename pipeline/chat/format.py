@@ -6,56 +6,33 @@ Training, GGUF metadata, the Modelfile and the checks all take it from the same 
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 from pipeline.assets import asset
-from pipeline.errors import RecipeError
-
-
-class Message(TypedDict):
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-Conversation = Sequence[Message]
-
-_CONTROL = re.compile(r"<\|(?=[A-Za-z0-9_]+\|>)")
-"""Where the text of a control token of Llama 3 begins, reserved ones too."""
-
-
-@dataclass(frozen=True)
-class Control:
-    """A control token, by its name in the tokenizer."""
-
-    token: str
-
-
-@dataclass(frozen=True)
-class Text:
-    """All the text between two control tokens: encoded as one piece, never parsed for specials."""
-
-    text: str
-
-
-Piece = Control | Text
+from pipeline.chat.pieces import Control, Conversation, Message, Piece, Tag, Text, joined, text_of
 
 
 @dataclass(frozen=True)
 class ChatFormat:
-    """Llama 3 headers around turns, `<think>` around the reasoning.
+    """Control tokens around turns, `<think>` around the reasoning.
 
+    A turn is `start_header` + role + `end_header` + `gap` + content + `end_of_turn` + `after_turn`.
     The target text is `<think>\\n` + reasoning + `\\n</think>\\n\\n` + answer + end of turn.
     Content is stripped, and the reasoning of earlier turns is dropped.
     """
 
     name: str
-    bos: str
+    bos: str | None
+    """None for models that are trained without one."""
     start_header: str
-    end_header: str
+    end_header: str | None
+    gap: str
     end_of_turn: str
+    after_turn: str
     ends: tuple[str, ...]
     """Control tokens that end a reply; training writes `end_of_turn` only."""
     pad: str
@@ -63,6 +40,12 @@ class ChatFormat:
     end_think: str
     stops: tuple[str, ...]
     """Strings that end a reply, for the Modelfile."""
+    spelled: re.Pattern[str]
+    """Finds where text spells a token that is not text, reserved ones too; matches its first
+    letters, which a space behind them makes harmless."""
+    normal_form: Literal["NFC"] | None
+    """Unicode form that the family's tokenizer gives text before it encodes it. llama.cpp does
+    not: the text itself is brought into this form, so that both see the same."""
     note: str
     """What a model loses by this format."""
 
@@ -82,11 +65,19 @@ class ChatFormat:
     @property
     def empty_thinking(self) -> str:
         """Stands before an answer that is to come without thinking."""
-        return f"{self.think}\n\n{self.end_think}\n\n"
+        return text_of(self._no_thinking())
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The control tokens that it writes."""
+        names = (self.bos, self.start_header, self.end_header, self.end_of_turn)
+        return tuple(name for name in names if name is not None)
 
     def fingerprint(self) -> dict[str, str]:
-        """Name and sha256 of everything that the format means."""
+        """Name and sha256 of everything that the format means; `gap` and `after_turn` stand in
+        the templates."""
         meaning = [self.jinja, self.ollama_template, *self.stops, *self.ends]
+        meaning += [self.normal_form] if self.normal_form else []
         controls = [self.bos, self.start_header, self.end_header, self.end_of_turn, self.pad]
         text = json.dumps([self.name, *controls, self.think, self.end_think, *meaning])
         return {"name": self.name, "sha256": hashlib.sha256(text.encode()).hexdigest()}
@@ -98,95 +89,107 @@ class ChatFormat:
         the assistant's words is gone on with: they begin the reply, stripped, and say themselves
         whether it thinks. What the model then writes is the reply without them.
         """
-        turns, begun = self.shown(conversation), "" if thinking else self.empty_thinking
+        turns = self.shown(conversation)
+        begun = [] if thinking else list(self._no_thinking())
         if turns and turns[-1]["role"] == "assistant":
-            begun = turns.pop()["content"]
-        yield Control(self.bos)
+            begun = list(self.begun(turns.pop()["content"]))
+        pieces: list[Piece] = [] if self.bos is None else [Control(self.bos)]
         for message in turns:
-            yield from self._turn(message["role"], message["content"])
-        yield from self._header("assistant")
-        yield Text(f"\n\n{begun}")
+            pieces += self._header(message["role"])
+            pieces += [Text(message["content"]), Control(self.end_of_turn), Text(self.after_turn)]
+        yield from joined([*pieces, *self._header("assistant"), *begun])
 
     def target(self, reasoning: str | None, answer: str) -> str:
         """The reply as text, without its end of turn; None gives the answer alone."""
-        if reasoning is None:
-            return answer.strip()
-        return f"{self.think}\n{reasoning.strip()}\n{self.end_think}\n\n{answer.strip()}"
+        return text_of(self.reply(reasoning, answer))
+
+    def reply(self, reasoning: str | None, answer: str) -> Iterator[Piece]:
+        """The pieces of `target`: the only tags are those of its own thinking block."""
+        if reasoning is not None:
+            yield Tag(self.think)
+            yield Text(f"\n{self.normal(reasoning).strip()}\n")
+            yield Tag(self.end_think)
+            yield Text("\n\n")
+        yield Text(self.normal(answer).strip())
+
+    def begun(self, words: str) -> Iterator[Piece]:
+        """A prefill, as `shown` gives it. Its tags are those of a block that it begins with; what
+        else spells one is text."""
+        if not words.startswith(self.think):
+            yield Text(words)
+            return
+        yield Tag(self.think)
+        inside, closed, rest = words.removeprefix(self.think).rpartition(self.end_think)
+        if closed:
+            yield Text(inside)
+            yield Tag(closed)
+        yield Text(rest)
 
     def render(self, conversation: Conversation, *, thinking: bool = True) -> str:
         """The generation prompt as text, as the Jinja template gives it."""
-        pieces = self.prompt(conversation, thinking=thinking)
-        return "".join(p.token if isinstance(p, Control) else p.text for p in pieces)
+        return text_of(self.prompt(conversation, thinking=thinking))
 
     def neutral(self, text: str) -> str:
-        """The text with a space in what spells a control token: `<| eot_id|>`.
+        """The text with a space in what spells a token that is none: `<| eot_id|>`, `< think>`.
 
         Servers that are sent text, not ids, would read it as that token.
         """
-        return _CONTROL.sub("<| ", text)
+        return self.spelled.sub(r"\g<0> ", text)
+
+    def normal(self, text: str) -> str:
+        """The text in the tokenizer's Unicode form."""
+        return text if self.normal_form is None else unicodedata.normalize(self.normal_form, text)
 
     def shown(self, conversation: Conversation) -> list[Message]:
         """The conversation with each content as `prompt` shows it.
 
-        Contents are stripped; of an earlier reply stands its answer only, a prefill stands whole.
+        Contents are stripped, in the tokenizer's Unicode form; of an earlier reply stands its
+        answer only, a prefill stands whole.
         """
         last = len(conversation) - 1
         shown: list[Message] = []
         for place, message in enumerate(conversation):
-            content = message["content"]
+            content = self.normal(message["content"]).strip()
             if message["role"] == "assistant" and place < last:
-                content = content.rsplit(self.end_think, 1)[-1]
-            shown.append({"role": message["role"], "content": content.strip()})
+                content = content.rsplit(self.end_think, 1)[-1].strip()
+            shown.append({"role": message["role"], "content": content})
         return shown
-
-    def _turn(self, role: str, content: str) -> Iterator[Piece]:
-        yield from self._header(role)
-        yield Text(f"\n\n{content}")
-        yield Control(self.end_of_turn)
 
     def _header(self, role: str) -> Iterator[Piece]:
         yield Control(self.start_header)
         yield Text(role)
-        yield Control(self.end_header)
+        if self.end_header is not None:
+            yield Control(self.end_header)
+        yield Text(self.gap)
+
+    def _no_thinking(self) -> Iterator[Piece]:
+        yield Tag(self.think)
+        yield Text("\n\n")
+        yield Tag(self.end_think)
+        yield Text("\n\n")
 
 
-LLAMA32_REASONING = ChatFormat(
-    name="llama3.2-reasoning",
-    bos="<|begin_of_text|>",
-    start_header="<|start_header_id|>",
-    end_header="<|end_header_id|>",
-    end_of_turn="<|eot_id|>",
-    ends=("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"),
-    pad="<|finetune_right_pad_id|>",
-    think="<think>",
-    end_think="</think>",
-    stops=("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
-    note="The model thinks before it answers and loses Llama's own tool calling.",
-)
-
-ASSUMED = LLAMA32_REASONING
-"""By whose tags the replies of a model are read of which nothing but its file or name is known."""
-
-FORMATS = {format.name: format for format in (LLAMA32_REASONING,)}
-
-
-def chat_format(name: str) -> ChatFormat:
-    """The format of that name. Raises RecipeError where there is none."""
-    if name not in FORMATS:
-        raise RecipeError(f"Unknown chat format {name}.", f"There is: {', '.join(FORMATS)}")
-    return FORMATS[name]
-
-
-def neutral_conversation(conversation: Conversation, format: ChatFormat) -> list[Message]:
+def neutral_conversation(
+    conversation: Conversation,
+    format: ChatFormat,
+    neutral: Callable[[str], str] | None = None,
+) -> list[Message]:
     """The conversation as a server must get it that renders and then parses control tokens.
 
     Contents are as `ChatFormat.shown` gives them, which Ollama's template leaves to its client, and
-    text that spells a control token is made harmless.
+    text that spells a control token is made harmless, by `neutral` or else by the format's own; the
+    tags of a prefill stay.
     """
-    return [
-        Message(role=message["role"], content=format.neutral(message["content"]))
-        for message in format.shown(conversation)
-    ]
+    harmless = neutral or format.neutral
+    sent = format.shown(conversation)
+    for place, message in enumerate(sent, 1):
+        is_prefill = message["role"] == "assistant" and place == len(sent)
+        pieces = format.begun(message["content"]) if is_prefill else [Text(message["content"])]
+        message["content"] = "".join(
+            harmless(piece.text) if isinstance(piece, Text) else text_of([piece])
+            for piece in pieces
+        )
+    return sent
 
 
 def render_jinja(template: str, conversation: Conversation, **variables: Any) -> str:

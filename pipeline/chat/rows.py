@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.chat.encode import Exchange
-from pipeline.chat.format import Message
+from pipeline.chat.pieces import Message
 
 
 def conversation_of(row: Mapping[str, Any]) -> list[Message]:
