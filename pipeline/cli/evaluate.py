@@ -105,17 +105,20 @@ def show_scores(run: Run, as_json: bool) -> None:
     names = [name for name, _ in speeds] or ["", *results["tasks"]]
     for name, task in zip(names, tasks, strict=True):
         title = f"{run.name}: {task['items']} questions" + (f" of {name}" if name else "")
-        console.print(_table(title, task, results["speed"].get(name, {})))
-        if said := in_words(task):
+        console.print(_table(title, task, results["speed"].get(name, {}), results["method"]))
+        if said := in_words(task, results["method"]):
             console.print(said, highlight=False, soft_wrap=True)
 
 
-def _table(title: str, task: dict[str, Any], speed: dict[str, Any]) -> Table:
+def _table(title: str, task: dict[str, Any], speed: dict[str, Any], method: str | None) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    from pipeline.engines.trained import shown
+
     rows = [
-        (name, *_cells(scores, speed.get(name, {}))) for name, scores in task["engines"].items()
+        (shown(name, method), *_cells(scores, speed.get(name, {})))
+        for name, scores in task["engines"].items()
     ]
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for number, column in enumerate(_COLUMNS):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,24 +20,63 @@ from pipeline.cli.options import (
 )
 from pipeline.cli.stage import finished, preview
 
+if TYPE_CHECKING:
+    from pipeline.train.launch import Launch
+
 Options = dict[str, Any]
+
+_LAUNCH_OPTIONS = (
+    click.option("--nproc", type=click.IntRange(1), default=1, metavar="N",
+                 help="Processes that train on this machine, one for each GPU."),
+    click.option("--launcher", type=click.Choice(["torchrun", "accelerate"]), default="torchrun",
+                 help="What starts them."),
+    click.option("--nnodes", type=click.IntRange(1), default=1, metavar="M",
+                 help="Machines that train, each started with the same command."),
+    click.option("--node-rank", type=click.IntRange(0), default=0, metavar="R",
+                 help="This machine's number; 0 does the stages, the others train beside it."),
+    click.option("--rendezvous", metavar="HOST:PORT", help="Machine 0 and a free port of it."),
+)  # fmt: skip
+
+
+def launch_options(command: Callable[..., None]) -> Callable[..., None]:
+    """--nproc, --launcher, --nnodes, --node-rank, --rendezvous: as `launch` of the command."""
+
+    @wraps(command)
+    def with_launch(
+        nproc: int, launcher: Any, nnodes: int, node_rank: int, rendezvous: str | None, **rest: Any
+    ) -> None:
+        from pipeline.train.launch import Launch, check_alone
+
+        check_alone()
+        command(launch=Launch(nproc, launcher, nnodes, node_rank, rendezvous), **rest)
+
+    for option in reversed(_LAUNCH_OPTIONS):
+        with_launch = option(with_launch)
+    return with_launch
 
 
 @click.command()
 @run_options
+@launch_options
 @force_option
 @dry_run_option
-def train(force: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
-    """Fine-tune with Unsloth's 4-bit LoRA.
+def train(force: bool, dry_run: bool, as_json: bool, launch: Launch, **options: Any) -> None:
+    """Fine-tune with Unsloth: LoRA in 4 or 16 bits, or in full.
 
-    Example: pipe train --set train.lora.r=32 --set train.learning_rate=1e-4
+    \b
+    Examples:
+      pipe train --set train.lora.r=32 --set train.learning_rate=1e-4
+      pipe train --nproc 4
+      pipe train --nproc 8 --nnodes 2 --node-rank 0 --rendezvous node0:29500
     """
     from pipeline import workflow
 
     work = open_work(**options, force=force)
     if dry_run:
         return preview(work, ["train"], as_json)
-    manifest = workflow.train(work)
+    if launch.node:
+        return workflow.stages.take_part(work, launch)
+    manifest = workflow.train(work, launch)
     finished(manifest, as_json, work.run.folder("train"))
 
 
@@ -143,13 +184,19 @@ def register(
 
 @click.command("run")
 @run_options
+@launch_options
 @force_option
 @dry_run_option
 @yes_option
-def run_all(force: bool, dry_run: bool, accept: bool, as_json: bool, **options: Any) -> None:
+def run_all(
+    force: bool, dry_run: bool, accept: bool, as_json: bool, launch: Launch, **options: Any
+) -> None:
     """prepare, train, export and eval; skips what is done.
 
-    Example: pipe run -r demo
+    \b
+    Examples:
+      pipe run -r demo
+      pipe run --nproc 4
     """
     from pipeline import workflow
     from pipeline.cli.evaluate import show_scores
@@ -157,5 +204,7 @@ def run_all(force: bool, dry_run: bool, accept: bool, as_json: bool, **options: 
     work = open_work(**options, force=force, accept=accept)
     if dry_run:
         return preview(work, ["data", "train", "export", "serve", "eval"], as_json)
-    workflow.run_all(work)
+    if launch.node:
+        return workflow.stages.take_part(work, launch)
+    workflow.run_all(work, launch)
     show_scores(work.run, as_json)

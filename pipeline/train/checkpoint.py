@@ -24,8 +24,8 @@ class Checkpoint:
 
     folder: Path
     step: int
-    eval_loss: float | None
-    """The loss on the eval rows at this step, where it was measured."""
+    best_step: int | None
+    """The checkpoint that holds the best weights so far, where those are to be kept."""
 
 
 @dataclass(frozen=True)
@@ -33,47 +33,60 @@ class Bad:
     """A checkpoint that is not used, and why."""
 
     folder: Path
+    step: int
     reason: str
 
 
 def publish(
-    folder: Path, step: int, write: Callable[[Path], None], eval_loss: float | None = None
+    folder: Path, step: int, write: Callable[[Path], None], best_step: int | None = None
 ) -> Checkpoint:
     """Let `write` fill a draft; it becomes `folder/step-N` when it is whole and on the disk."""
-    final = folder / f"step-{step:06d}"
+    final = path_of(folder, step)
     draft = folder / f".{final.name}.draft"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    write(draft)
-    files = describe_tree(draft, skip=())
-    for name in files:
-        sync_file(draft / name)
-    entries = {name: asdict(entry) for name, entry in files.items()}
-    write_json(
-        draft / NAME, {"schema": SCHEMA, "step": step, "eval_loss": eval_loss, "files": entries}
-    )
-    sync_file(draft)
-    shutil.rmtree(final, ignore_errors=True)
-    draft.rename(final)
+    try:
+        write(draft)
+        files = describe_tree(draft, skip=())
+        for name in files:
+            sync_file(draft / name)
+        entries = {name: asdict(entry) for name, entry in files.items()}
+        about = {"schema": SCHEMA, "step": step, "best_step": best_step, "files": entries}
+        write_json(draft / NAME, about)
+        sync_file(draft)
+        _remove(final)
+        draft.rename(final)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
     sync_file(folder)
-    return Checkpoint(final, step, eval_loss)
+    return Checkpoint(final, step, best_step)
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return folder / f"step-{step:06d}"
 
 
 def good(folder: Path) -> tuple[list[Checkpoint], list[Bad]]:
-    """The checkpoints in `folder` whose files are whole, newest first, and those that are not.
+    """The checkpoints in `folder` that can be gone on from, and those that cannot; newest first.
 
-    Drafts that a crash left are removed.
+    What a crash left half made, or half removed, is removed.
     """
     found, bad = [], []
-    for path in sorted(folder.glob("*") if folder.exists() else (), reverse=True):
-        if _FOLDER.fullmatch(path.name):
-            try:
-                found.append(opened(path))
-            except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-                bad.append(Bad(path, str(error) or type(error).__name__))
-    for draft in folder.glob(".step-*.draft"):
+    for step in sorted(_steps(folder), reverse=True):
+        path = path_of(folder, step)
+        try:
+            found.append(opened(path))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            bad.append(Bad(path, step, str(error) or type(error).__name__))
+    whole = {each.step for each in found}
+    for each in [c for c in found if c.best_step is not None and c.best_step not in whole]:
+        found.remove(each)
+        reason = f"the best one before it, of step {each.best_step}, cannot be used"
+        bad.append(Bad(each.folder, each.step, reason))
+    for draft in folder.glob(".step-*"):
         shutil.rmtree(draft, ignore_errors=True)
-    return found, bad
+    return found, sorted(bad, key=lambda each: -each.step)
 
 
 def opened(folder: Path) -> Checkpoint:
@@ -94,19 +107,42 @@ def opened(folder: Path) -> Checkpoint:
             raise ValueError(f"{name} has {path.stat().st_size} bytes, not {entry['bytes']}")
         if describe(path) != Entry(**entry):
             raise ValueError(f"{name} is not what was written")
-    loss = values["eval_loss"]
-    return Checkpoint(folder, values["step"], None if loss is None else float(loss))
+    # what torch.load reads must be known by its hash
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != NAME and name not in values["files"]:
+            raise ValueError(f"{name} is none of its files")
+    best_step = values["best_step"]
+    return Checkpoint(folder, values["step"], None if best_step is None else int(best_step))
 
 
-def best(checkpoints: list[Checkpoint]) -> Checkpoint | None:
-    """The one of the lowest eval loss, the earliest of equals."""
-    measured = [each for each in checkpoints if each.eval_loss is not None]
-    return min(measured, key=lambda each: (each.eval_loss, each.step), default=None)
-
-
-def drop_old(folder: Path, best_step: int | None) -> None:
-    """Keep the newest ones and the best."""
-    steps = sorted(int(m[1]) for p in folder.iterdir() if (m := _FOLDER.fullmatch(p.name)))
+def drop_old(folder: Path, newest: Checkpoint) -> None:
+    """Keep the newest one, the one before it, and the best of each; later ones were not used."""
+    steps = sorted(step for step in _steps(folder) if step <= newest.step)
+    needed = {_best_step(path_of(folder, step)) for step in steps[-KEPT:]}
     for step in steps[:-KEPT]:
-        if step != best_step:
-            shutil.rmtree(folder / f"step-{step:06d}", ignore_errors=True)
+        if step not in needed:
+            _remove(path_of(folder, step))
+
+
+def _remove(folder: Path) -> None:
+    """Under another name first: what bears a checkpoint's name is whole, also while it goes."""
+    gone = folder.with_name(f".{folder.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    if folder.exists():
+        folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def _best_step(folder: Path) -> int | None:
+    try:
+        found: int | None = json.loads((folder / NAME).read_text(encoding="utf-8"))["best_step"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return found
+
+
+def _steps(folder: Path) -> list[int]:
+    """The steps of all checkpoints, whole or not, in no order."""
+    names = [path.name for path in folder.iterdir()] if folder.exists() else []
+    return [int(match[1]) for name in names if (match := _FOLDER.fullmatch(name))]

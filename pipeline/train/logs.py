@@ -21,11 +21,17 @@ def append_line(path: Path, line: Line) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file that may not be there; a torn last one is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The lines of a file that may not be there, up to the first that a crash has torn."""
+    found: list[dict[str, Any]] = []
+    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            break
+        if not line.endswith(b"\n") or not isinstance(value, dict):
+            break
+        found.append(value)
+    return found
 
 
 def write_logs(folder: Path, result: Mapping[str, Any], speeds: list[dict[str, Any]]) -> None:

@@ -47,11 +47,15 @@ def open_model(job: Job) -> tuple[Any, Any]:
         load_in_4bit=train.method == "qlora",
         load_in_8bit=train.method == "lora-8bit",
         full_finetuning=train.method == "full",
+        # a full training has nothing but this to tell it
+        use_gradient_checkpointing=_checkpointing(train),
         local_files_only=True,
+        **_master_weights(train),
     )
     if train.method != "full":
         _check_bits(model, train)
         model = _with_adapter(model, job)
+        _check_adapter(model, train)
     tokenizer.pad_token_id = job.pad_id
     return model, tokenizer
 
@@ -98,12 +102,44 @@ def _with_adapter(model: Any, job: Job) -> Any:
         lora_dropout=lora.dropout,
         target_modules=list(lora.target_modules),
         bias="none",
-        use_gradient_checkpointing="unsloth" if job.train.gradient_checkpointing else False,
+        use_gradient_checkpointing=_checkpointing(job.train),
         random_state=job.seed,
         max_seq_length=job.max_seq_length,
         use_rslora=lora.rslora,
         **({"use_dora": True} if lora.dora else {}),
     )
+
+
+def _checkpointing(train: Train) -> str | bool:
+    """Unsloth's own way, which on a GPU moves activations to RAM, or none."""
+    return "unsloth" if train.gradient_checkpointing else False
+
+
+def _master_weights(train: Train) -> dict[str, bool]:
+    """Asks for fp32 weights and bf16 products in a full training.
+
+    Unsloth takes bf16 weights otherwise and no autocast, and `as_fp32` would make all of it fp32.
+    """
+    on_gpu = train.device == "cuda" and train.method == "full"
+    return {"float32_mixed_precision": True} if on_gpu else {}
+
+
+def _check_adapter(model: Any, train: Train) -> None:
+    """Raises PipeError for an adapter that is not as asked, whatever Unsloth printed about it."""
+    lora, made = train.lora, model.peft_config["default"]
+    asked = {
+        "r": lora.r,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "use_rslora": lora.rslora,
+        "use_dora": lora.dora,
+    }
+    other = {key: getattr(made, key) for key, value in asked.items() if getattr(made, key) != value}
+    if other:
+        raise PipeError(
+            f"Unsloth made another adapter than the recipe asks: {other}.",
+            "Leave these settings out of the recipe's train.lora.",
+        )
 
 
 def _check_bits(model: Any, train: Train) -> None:
@@ -120,8 +156,10 @@ def _save_full(model: Any, job: Job, folder: Path) -> None:
     import torch
 
     dtype = getattr(torch, job.config.get("dtype") or job.config["torch_dtype"])
-    model.to(dtype).save_pretrained(folder, safe_serialization=True)
-    (folder / "README.md").unlink(missing_ok=True)
+    model.to(dtype).save_pretrained(folder)
+    for path in folder.glob("*"):
+        if ".safetensors" not in path.name:
+            path.unlink()
     for pattern in _COPIED:
         for path in Path(job.base).glob(pattern):
             shutil.copyfile(path, folder / path.name)
@@ -129,5 +167,6 @@ def _save_full(model: Any, job: Job, folder: Path) -> None:
 
 
 def _rewrite(path: Path, values: dict[str, Any]) -> None:
-    config = json.loads(path.read_text(encoding="utf-8")) | values
+    config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    config |= values
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,5 +1,7 @@
 """The train stage: hand the encoded rows to training processes, publish what they made."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -10,12 +12,14 @@ from pipeline.chat import Encoder, chat_format
 from pipeline.errors import ChangedInput, PipeError
 from pipeline.recipe import Recipe
 from pipeline.recipe.training import UNSEEN
-from pipeline.run import Emit, Manifest, Note, Run, versions_of
+from pipeline.run import Emit, Event, Manifest, Measured, Note, Run, versions_of
+from pipeline.run.files import explained_writes
 from pipeline.run.rows import read_jsonl
 from pipeline.train.job import NAME as JOB_FILE
 from pipeline.train.job import Job
 from pipeline.train.launch import OUT_OF_MEMORY, Launch
 from pipeline.train.logs import write_logs
+from pipeline.train.trackers import check_trackers, open_trackers
 from pipeline.train.unfinished import FOLDER, Unfinished, unfinished
 from pipeline.train.watching import watched
 
@@ -45,16 +49,9 @@ def train(
         return run.require("train")
     work = unfinished(run, plan, emit, force=force)
     job = _job(recipe, run, base, work, launch or Launch())
-    result = _trained(job, work, launch or Launch())
-    with run.publish("train") as draft:
-        for made in (work.folder / "result").iterdir():
-            made.rename(draft.folder / made.name)
-        write_logs(draft.folder, result, work.speeds())
-        draft.timing |= {f"{name}_seconds": value for name, value in result["seconds"].items()}
-        draft.manifest = replace(
-            plan, counts={"steps": result["facts"]["steps"]}, facts=result["facts"]
-        )
-    work.remove()
+    with _tracked(work, run, plan, recipe.train.trackers) as told, explained_writes(str(run.root)):
+        result = _trained(job, replace(work, emit=told), launch or Launch())
+    _publish(run, work, plan, result)
     facts = result["facts"]
     emit(Note(f"Trained {facts['steps']} steps, final loss {facts['final_loss']:.4f}."))
     return run.require("train")
@@ -73,9 +70,37 @@ def check_device(recipe: Recipe) -> None:
         )
 
 
+@contextmanager
+def _tracked(work: Unfinished, run: Run, plan: Manifest, names: Sequence[str]) -> Iterator[Emit]:
+    """An Emit that tells the trackers too, whose files lie in the run's `tracking/`."""
+    resumed = work.checkpoints.exists()
+    with open_trackers(
+        names, run.root / "tracking", run.name, plan.section, work.emit, resumed=resumed
+    ) as trackers:
+
+        def told(event: Event) -> None:
+            work.emit(event)
+            if isinstance(event, Measured):
+                trackers.log(event.step, event.values)
+
+        yield told
+
+
+def _publish(run: Run, work: Unfinished, plan: Manifest, result: dict[str, Any]) -> None:
+    with run.publish("train") as draft:
+        for made in (work.folder / "result").iterdir():
+            made.rename(draft.folder / made.name)
+        write_logs(draft.folder, result, work.speeds())
+        draft.timing |= {f"{name}_seconds": value for name, value in result["seconds"].items()}
+        facts = result["facts"]
+        draft.manifest = replace(plan, counts={"steps": facts["steps"]}, facts=facts)
+    work.remove()
+
+
 def _announced(recipe: Recipe, emit: Emit) -> Recipe:
     """The recipe as this machine can do it; what is done otherwise is said."""
     train = recipe.train
+    check_trackers(train.trackers)
     if train.method != "full" and train.lora.dropout and train.device == "cuda":
         emit(Note("lora.dropout is not 0: Unsloth's fused LoRA kernels are not used.", True))
     if train.batching != "packed" or train.device == "cuda":

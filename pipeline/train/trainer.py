@@ -4,13 +4,18 @@ Imported in a training process only, after Unsloth, which patches what is import
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from trl import SFTConfig, SFTTrainer
 
+from pipeline.errors import PipeError
+from pipeline.run.files import explained_writes
 from pipeline.train import checkpoint
 from pipeline.train.job import Job
 from pipeline.train.rows import Batches, labelled
@@ -40,8 +45,14 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if self.args.should_save:
             step = self.state.global_step
-            checkpoint.publish(self._folder, step, self._write, self._watch.eval_losses.get(step))
-            checkpoint.drop_old(self._folder, self._watch.best_step)
+            with _explained(f"The checkpoint of step {step}"):
+                made = checkpoint.publish(self._folder, step, self._write, self._watch.kept_best)
+                checkpoint.drop_old(self._folder, made)
+
+    def _run_epoch(self, **arguments: Any) -> None:
+        """Not a step more where the checkpoint is of a training that had stopped early."""
+        if not self.control.should_training_stop:
+            super()._run_epoch(**arguments)
 
     def _write(self, folder: Path) -> None:
         trained = {
@@ -70,13 +81,41 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
                     parameter.copy_(saved.pop(name))
         assert not saved, f"the checkpoint has weights that the model lacks: {list(saved)[:3]}"
 
+    def load_best(self, step: int) -> None:
+        """Make the weights those of an earlier step. Raises PipeError where they are not whole."""
+        folder = checkpoint.path_of(self._folder, step)
+        try:
+            self.load_weights(checkpoint.opened(folder).folder)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise PipeError(
+                f"The best weights, those of {folder}, cannot be used: {error}.",
+                "They are learned again from the checkpoint before them: pipe train",
+            ) from None
+
     def _load_rng_state(self, _: Any) -> None:
         """Nothing: each step begins with a seed of its own."""
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Turns a refusal to write into a PipeError; torch and safetensors raise no OSError for it."""
+    try:
+        with explained_writes(what):
+            yield
+    except (RuntimeError, SafetensorError) as error:
+        raise PipeError(
+            f"{what} could not be written: {str(error).splitlines()[0]}",
+            "Make room, then go on from the checkpoint before it: pipe train",
+        ) from error
 
 
 def trainer_of(model: Any, tokenizer: Any, job: Job, batches: Batches, watch: Watch) -> Trainer:
     """The trainer of a job, ready for `train(resume_from_checkpoint=job.resume)`."""
     evaluated = labelled(job.encoded["eval"])
+    for rows in (batches.dataset, evaluated):
+        # `pipe prepare` saw to it; Unsloth gives up batches without padding for rows of unknown
+        # lengths, and takes this word for them (unsloth/models/rl.py)
+        rows._unsloth_truncated_to = job.max_seq_length
     return Trainer(
         job,
         batches,

@@ -32,11 +32,17 @@ class Unfinished:
         return self.folder / "checkpoints"
 
     def newest(self) -> Checkpoint | None:
-        """The checkpoint to go on from; each that is newer and not whole is named."""
+        """The checkpoint to go on from; each that is newer and not used is named."""
         found, bad = checkpoint.good(self.checkpoints)
+        newest = found[0] if found else None
         for each in bad:
-            self.emit(Note(f"Checkpoint {each.folder} is not used: {each.reason}.", warning=True))
-        return found[0] if found else None
+            # an older one may be half removed
+            if newest is None or each.step > newest.step:
+                text = f"Checkpoint {each.folder} is not used: {each.reason}."
+                self.emit(Note(text, warning=True))
+        if bad and newest is None:
+            self.emit(Note("No checkpoint can be used: the training begins anew.", warning=True))
+        return newest
 
     def resume(self) -> str | None:
         """The checkpoint to go on from, said; metrics and speeds begin where it ends."""

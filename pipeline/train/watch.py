@@ -17,7 +17,6 @@ from pipeline.train.meter import StepMeter
 from pipeline.train.rows import Batches, labelled, row_names
 
 GENERAL = "general"
-LOWER_RATE = "Lower it: --set train.learning_rate=..."
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
@@ -42,6 +41,18 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         """The step of the lowest loss on the eval rows, the earliest of equals."""
         return min(self.eval_losses, key=lambda s: (self.eval_losses[s], s), default=None)
 
+    @property
+    def kept_best(self) -> int | None:
+        """The best step, where its weights are what is kept in the end."""
+        return self.best_step if self._job.train.keep == "best" else None
+
+    @property
+    def _waited_enough(self) -> bool:
+        """Whether the loss on the eval rows has not become better for as long as was asked."""
+        patience = self._job.train.early_stopping
+        since = [step for step in self.eval_losses if step > (self.best_step or 0)]
+        return patience is not None and len(since) >= patience
+
     def take_up(self, trace: dict[str, list[Message]]) -> None:
         """Go on from what was measured up to a checkpoint."""
         self.trace = trace
@@ -54,9 +65,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if path := self._job.encoded.get(GENERAL):
             self.trainer.evaluate(eval_dataset=labelled(path), metric_key_prefix=GENERAL)
 
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
+    def on_train_begin(self, _: Any, __: Any, control: Any, **___: Any) -> None:
         if not self.trace["metrics"]:
             self.measure_general()
+        control.should_training_stop = self._waited_enough
         self._meter.begin()
 
     def on_step_begin(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
@@ -100,6 +112,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         for key in ("eval_loss", f"{GENERAL}_loss"):
             if metrics and key in metrics:
                 line = {"step": state.global_step, key: float(metrics[key])}
+                if not math.isfinite(line[key]):
+                    self._refuse_loss(state.global_step, key, line[key])
                 self.trace["metrics"].append(line)
                 self._send({"measured": line | {"steps": state.max_steps}})
         if metrics and "eval_loss" in metrics:
@@ -112,11 +126,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def _steer(self, step: int, loss: float, control: Any) -> None:
         """Save a better one where the best is kept; stop where there was none for long."""
         self.eval_losses[step] = loss
-        if self._job.train.keep == "best" and self.best_step == step:
+        if self.kept_best == step:
             control.should_save = True
-        patience = self._job.train.early_stopping
-        since = [s for s in self.eval_losses if s > (self.best_step or 0)]
-        if patience is not None and len(since) >= patience:
+        if self._waited_enough:
             control.should_save = control.should_training_stop = True
 
     def _check_finite(self, step: int, loss: float, norm: float) -> None:
@@ -128,6 +140,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             f"The {what} at step {step}, whose rows are {', '.join(names)}.",
             "Nothing of that step is kept. Look at those rows; or lower the rate and begin anew: "
             "pipe train --force --set train.learning_rate=...",
+        )
+
+    def _refuse_loss(self, step: int, name: str, loss: float) -> None:
+        rows = Path(self._job.encoded[name.removesuffix("_loss")])
+        raise PipeError(
+            f"After step {step} the loss on the rows of {rows} is {loss}.",
+            "Training diverged, or one of those rows has nothing to learn. Lower the rate and "
+            "begin anew: pipe train --force --set train.learning_rate=...",
         )
 
     def _stop_agreed(self) -> bool:

@@ -9,19 +9,19 @@ import math
 import os
 import resource
 import signal
+import threading
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from pipeline.child import Message, Send, serve, to_standard_error
+from pipeline.child import Message, Send, serve
 from pipeline.errors import PipeError
 from pipeline.run.disk import require_space
+from pipeline.train import together
 from pipeline.train.job import Job
 from pipeline.train.model import as_fp32, check_device, open_model, save_result, weights_of
 from pipeline.train.rows import Batches, batches_of
-
-JOB = "PIPE_TRAIN_JOB"
-"""The variable that names the job's file."""
+from pipeline.train.together import JOB
 
 
 def train(_: Message, send: Send) -> Message:
@@ -33,8 +33,9 @@ def train(_: Message, send: Send) -> Message:
     for a training that changed nothing.
     """
     job = Job.read(Path(os.environ[JOB]))
-    check_device(job.train)
     stop = _Stop()
+    check_device(job.train)
+    together.check_gpus(job.train.device)
     started = perf_counter()
     batches = batches_of(job)
     import unsloth  # noqa: F401 - first: it patches trl, transformers and peft
@@ -42,6 +43,7 @@ def train(_: Message, send: Send) -> Message:
     if job.train.deterministic:
         _be_deterministic()
     model, tokenizer = open_model(job)
+    together.meet(job.train.device)
     trainer, watch = _trainer(model, tokenizer, job, batches, send)
     stop.tell(watch)
     _check_disk(model, job)
@@ -53,6 +55,7 @@ def train(_: Message, send: Send) -> Message:
             raise
         return {"status": "out_of_memory", "reason": (str(error) or "MemoryError").splitlines()[0]}
     if watch.stopped:
+        together.wait_for_all()  # one that leaves ends its node, and the first may still be saving
         return {"status": "stopped", "step": trainer.state.global_step}
     return _finished(trainer, watch, job, {"load": loaded - started, "from": loaded})
 
@@ -81,7 +84,7 @@ def _finished(trainer: Any, watch: Any, job: Job, clock: dict[str, float]) -> Me
     steps = trainer.state.global_step
     kept = watch.best_step if job.train.keep == "best" and watch.best_step else steps
     if kept != steps:
-        trainer.load_weights(Path(job.folder) / "checkpoints" / f"step-{kept:06d}")
+        trainer.load_best(kept)
     watch.measure_general()
     facts = _facts(trainer, job, watch.processes)
     _check_learned(trainer.model, watch.trace["metrics"])
@@ -114,7 +117,10 @@ class _Stop:
     def __init__(self) -> None:
         self._watch: Any = None
         self._asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
+        if together.several():
+            threading.Thread(target=together.wait_for_stops, args=(self._ask,), daemon=True).start()
+            return
+        for number in together.STOPS:
             signal.signal(number, self._ask)
 
     def tell(self, watch: Any) -> None:
@@ -150,9 +156,9 @@ def _check_disk(model: Any, job: Job) -> None:
 
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     state = 2 if "8bit" in job.train.optimizer else 8
-    at_once = KEPT + 1 + (job.train.keep == "best")
+    at_once = KEPT + 1 + 2 * (job.train.keep == "best")
     needed = trained * (4 + state) * at_once + trained * 4
-    require_space(Path(job.folder), needed, "The checkpoints")
+    require_space(Path(job.folder), needed, "Training")
 
 
 def _check_learned(model: Any, trace: list[Message]) -> None:
@@ -202,14 +208,8 @@ def _peak_memory() -> dict[str, int]:
     return peak
 
 
-def _follow() -> None:
-    """Train beside the first process, which alone is asked and answers."""
-    to_standard_error()
-    train({}, lambda _: None)
-
-
 if __name__ == "__main__":
-    if int(os.environ.get("RANK", "0")):
-        _follow()
+    if together.several():
+        together.take_part(train)
     else:
         serve({"train": train})

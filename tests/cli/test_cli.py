@@ -61,6 +61,7 @@ def test_recipes_lists_what_is_built_in() -> None:
         "demo",
         "llama3.2-1b-r1",
         "llama3.2-3b-r1",
+        "qwen3-0.6b-r1",
     ]
 
 
