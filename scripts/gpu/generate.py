@@ -40,7 +40,7 @@ def measured(options: argparse.Namespace, variant: Any, load_in_4bit: bool) -> d
         base,
         encoder,
         adapter=options.adapter,
-        load_in_4bit=load_in_4bit,
+        bits=4 if load_in_4bit else 16,
         device=options.device,
         batch_size=options.batch,
     )
@@ -71,16 +71,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--gate", type=Path, help="wait for this file once all is imported")
     options = parser.parse_args()
-    if options.gate:
-        import peft  # noqa: F401
-        import transformers.integrations.bitsandbytes  # noqa: F401
-        from meter import wait_for
-
-        import pipeline.engines.transformers  # noqa: F401
-
-        wait_for(options.gate)
     found: dict[str, Any] = {}
     for variant, load_in_4bit in CONTENDERS:
         name = f"{variant}{'_nf4' if load_in_4bit else ''}"

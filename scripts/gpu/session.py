@@ -1,13 +1,15 @@
 """What one call on a machine with a GPU runs, phase by phase; a step that fails stops no other.
 
-python scripts/gpu/session.py --out FOLDER bases gate correct race
+python scripts/gpu/session.py --out FOLDER tests resume
 
-Run in a folder that holds the project, base1b/ and base3b/ (config.json and tokenizer) and the
-prepared runs runs/s2048 and runs/s4096. Logs and figures go to FOLDER/logs.tgz, again every 20 s.
+In a checkout. A call of ten minutes holds `tests` and `resume`, another `speed` and `1b`, another
+`3b` and `8b`. Bases with random weights and rows are made where they are needed, below the system's
+folder for temporary files. Logs and figures go to FOLDER/logs.tgz, again every 20 s.
 """
 
 import argparse
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -17,6 +19,7 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import gettempdir
 from time import perf_counter
@@ -24,6 +27,7 @@ from typing import NamedTuple
 
 STARTED = perf_counter()
 HERE = Path("scripts/gpu")
+FOLDER = Path(gettempdir()) / "gpubench"
 PYTEST = Path(gettempdir()) / "gpupytest"
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -115,60 +119,73 @@ class Session:
             self.keep()
 
 
-def train(session: Session, name: str, length: int, *settings: str, limit: float = 200) -> Step:
-    """`pipe train` on a copy of the prepared run of that length."""
-    shutil.copytree(f"runs/s{length}", f"runs/{name}")
-    given = [
-        f"model.max_seq_length={length}",
-        f"train.max_steps={session.steps}",
-        "train.warmup_steps=3",
-        *settings,
-    ]
-    if session.device == "cpu":
-        given += ["train.device=cpu", "train.precision=fp32", "train.optimizer=adamw_torch"]
-        given += ["train.batch_size=1", "train.gradient_accumulation=1"]
-    flags = [part for each in given for part in ("--set", each)]
-    return Step(name, limit, [sys.executable, "-m", "pipeline", "train", "--run", name, *flags])
-
-
-def bases(session: Session) -> None:
-    """The random weights of the 1B, and an adapter for it."""
-    make = [sys.executable, str(HERE / "make_base.py")]
-    session.run(Step("base1b", 120, [*make, "base1b", "--adapter", "adapter1b"]))
-
-
-def gate(session: Session) -> bool:
-    """The first `pipe train`: where it fails nothing else is worth its time."""
-    good = session.run(train(session, "q1", 2048))
-    _keep_train(session, "q1")
-    return good
-
-
-def correct(session: Session) -> None:
-    """16-bit, fp16, the recipe's own length, the same again, and tests/gpu: all at once."""
-    tests = [sys.executable, "-m", "pytest", "-q", "--no-header", "-m", "gpu", "tests/gpu"]
-    session.together(
-        [
-            train(session, "q2", 2048),
-            train(session, "recipe4096", 4096),
-            train(session, "lora16", 2048, "train.method=lora"),
-            train(session, "fp16", 2048, "train.precision=fp16"),
-            Step("tests", 400, [*tests, f"--basetemp={PYTEST}", "-p", "no:cacheprovider"]),
-        ]
+def tests(session: Session) -> bool:
+    """tests/gpu: `pipe train` as typed, with every method; the base and rows beside it."""
+    command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-m", "gpu", "tests/gpu"]
+    # one after the other they would take all of a call
+    command += ["-n", "4"] if find_spec("xdist") else []
+    return session.run(
+        Step("tests", 560, [*command, f"--basetemp={PYTEST}", "-p", "no:cacheprovider"])
     )
-    for name in ("q2", "recipe4096", "lora16", "fp16"):
-        _keep_train(session, name)
-    for adapter in PYTEST.glob("demo*/runs/four-bit/train/adapter"):
-        shutil.copytree(adapter, session.logs / "demo_adapter", dirs_exist_ok=True)
-        break
-    compare = [sys.executable, str(HERE / "compare_runs.py"), "runs/q1", "runs/q2"]
-    session.run(Step("same", 20, compare))
 
 
-def _keep_train(session: Session, name: str) -> None:
-    for path in Path(f"runs/{name}/train").glob("*.*"):
-        (session.logs / name).mkdir(exist_ok=True)
-        shutil.copy(path, session.logs / name)
+def resume(session: Session) -> None:
+    """The same bytes after a resume with `deterministic`, and how far apart without; its price."""
+    _bases(session)
+    base, rows = FOLDER / "base-1b", FOLDER / "rows-2048"
+    steps = []
+    for batching in ("shuffled", "packed"):
+        for more in ([], ["--deterministic"]):
+            name = "-".join(["resume", batching, *(each.strip("-") for each in more)])
+            command = [sys.executable, str(HERE / "resume.py"), "--base", str(base), *more]
+            command += ["--rows", str(rows), "--batching", batching, "--device", session.device]
+            steps.append(Step(name, 500, [*command, "--out", str(session.logs / f"{name}.json")]))
+    session.together(steps)
+
+
+def bench(shape: str, *more: str) -> Callable[["Session"], None]:
+    """scripts/bench_train.py for a shape, all contenders warming up at once."""
+
+    def phase(session: Session) -> None:
+        command = [sys.executable, "scripts/bench_train.py", "--shape", shape, "--together"]
+        command += ["--rounds", "1", "--steps", session.steps, "--profile", *more]
+        command += ["--folder", str(FOLDER), "--device", session.device]
+        out = ["--out", str(session.logs / f"bench-{shape}.json")]
+        session.run(Step(f"bench-{shape}", 580, [*command, *out]))
+        for log in (FOLDER / "out").rglob("*.log"):
+            shutil.copyfile(log, session.logs / f"{log.parent.name}-{log.name}")
+
+    return phase
+
+
+def speed(session: Session) -> None:
+    """The 1B alone on the card: padding, packing, kept activations, and determinism's price."""
+    contenders = "pipe,pipe-padded,pipe-packed,pipe-open,pipe-deterministic"
+    bench("1b", "--contenders", contenders)(session)
+
+
+def generation(session: Session) -> None:
+    """`pipe eval`'s engine on the 1B."""
+    _bases(session, "--adapter", str(FOLDER / "adapter-1b"))
+    questions = session.logs / "questions.jsonl"
+    lines = [json.dumps({"question": f"How much is {n} + {n}?"}) for n in range(64)]
+    questions.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    command = [sys.executable, str(HERE / "generate.py"), "--base", str(FOLDER / "base-1b")]
+    command += ["--adapter", str(FOLDER / "adapter-1b"), "--device", session.device]
+    command += ["--questions", str(questions), "--out", str(session.logs / "eval.json")]
+    session.run(Step("eval", 330, command))
+
+
+def _bases(session: Session, *more: str) -> None:
+    base = FOLDER / "base-1b"
+    if not list(base.glob("*.safetensors")) or more:
+        make = [sys.executable, str(HERE / "make_base.py"), str(base), "--shape", "1b", *more]
+        session.run(Step("base-1b", 120, make))
+    if not (FOLDER / "rows-2048").exists():
+        sys.path.insert(0, str(HERE))
+        from make_rows import write_rows
+
+        write_rows(base, FOLDER / "rows-2048", 16 * (int(session.steps) + 2), 2048)
 
 
 def _environment() -> dict[str, str]:
@@ -183,9 +200,13 @@ def clock() -> str:
 
 
 PHASES: dict[str, Callable[[Session], bool | None]] = {
-    "bases": bases,
-    "gate": gate,
-    "correct": correct,
+    "tests": tests,
+    "resume": resume,
+    "speed": speed,
+    "1b": bench("1b"),
+    "3b": bench("3b"),
+    "8b": bench("8b"),
+    "eval": generation,
 }
 
 
@@ -196,7 +217,7 @@ def options_of(phases: Sequence[str] = ()) -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--logs", type=Path, default=Path(gettempdir()) / "gpulogs")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=16)
     return parser
 
 

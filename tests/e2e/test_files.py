@@ -90,7 +90,7 @@ def test_llama_cpp_computes_what_transformers_does(files: Path, demo: Demo) -> N
     encoder = Encoder(base.folder / "tokenizer.json", chat_format("llama3.2-reasoning"))
     rows = list(read_jsonl(demo.run.folder("data") / "test.jsonl"))[:40]
     adapter = demo.run.folder("train") / "adapter"
-    merged = load_model("merged", base, adapter, load_in_4bit=False, device="cpu")
+    merged = load_model("merged", base, adapter, device="cpu")
     llama = Llama(
         str(files / "my-model-BF16.gguf"), n_ctx=512, logits_all=True, n_threads=2, verbose=False
     )

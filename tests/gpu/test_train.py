@@ -1,16 +1,20 @@
-"""The demo's base trained on a GPU: 4-bit, 16-bit and fp16, by `pipe train` as typed."""
+"""The demo's base trained on a GPU, by `pipe train` as typed: every method, and a kill."""
 
 import json
 import math
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_torch
 
 from pipeline.run import Run
 
@@ -71,18 +75,22 @@ def four_bit(demo: Demo) -> Run:
 
 def steps_of(run: Run) -> list[dict[str, Any]]:
     lines = (run.folder("train") / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    return [line for line in map(json.loads, lines) if "loss" in line]
 
 
 def adapter_of(run: Run) -> dict[str, Any]:
     return dict(load_file(run.folder("train") / "adapter" / "adapter_model.safetensors"))
 
 
-def assert_it_learned(run: Run) -> None:
+def assert_its_loss_fell(run: Run) -> None:
     steps = steps_of(run)
     assert [step["step"] for step in steps] == [1, 2, 3, 4, 5]
     assert all(math.isfinite(step["loss"]) for step in steps)
     assert steps[-1]["loss"] < steps[0]["loss"] - 0.1
+
+
+def assert_it_learned(run: Run) -> None:
+    assert_its_loss_fell(run)
     changed = [t for name, t in adapter_of(run).items() if "lora_B" in name]
     assert len(changed) == 3 * 7 and all(abs(t).max() > 0 for t in changed)
 
@@ -111,6 +119,73 @@ def test_fp16_learns(demo: Demo) -> None:
     assert_it_learned(demo.trained("fp16", "train.precision=fp16"))
 
 
+def test_eight_bits_learn(demo: Demo) -> None:
+    run = demo.trained("eight-bit", "train.method=lora-8bit")
+    assert_it_learned(run)
+    assert run.require("train").facts["method"] == "lora-8bit"
+
+
+def test_all_weights_learn_and_are_kept_in_the_dtype_of_the_base(demo: Demo) -> None:
+    run = demo.trained("full", "train.method=full", "train.learning_rate=0.0005")
+    assert_its_loss_fell(run)
+    weights = load_torch(run.folder("train") / "model" / "model.safetensors")
+    base = load_torch(Path(__file__).parents[2] / "data" / "tiny-llama" / "model.safetensors")
+    assert weights.keys() == base.keys()
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+    assert all(not torch.equal(weights[name], base[name]) for name in base if "proj" in name)
+    facts = run.require("train").facts
+    assert facts["trainable_parameters"] == facts["total_parameters"]
+
+
+def test_magnitudes_learn_too_with_dora(demo: Demo) -> None:
+    run = demo.trained("dora", "train.lora.dora=true", "train.optimizer=paged_adamw_8bit")
+    assert_it_learned(run)
+    assert run.require("train").facts["optimizer"] == "paged_adamw_8bit"
+    magnitudes = [t for name, t in adapter_of(run).items() if "magnitude" in name]
+    assert len(magnitudes) == 3 * 7
+
+
+def test_packed_rows_learn_as_separate_ones_do(demo: Demo) -> None:
+    """A step of one bin holds the rows that the same step has apart: the same loss."""
+    small = ("train.batch_size=1", "train.gradient_accumulation=1", "train.max_steps=5")
+    packed = demo.trained("packed", "train.batching=packed", *small, "model.max_seq_length=512")
+    assert all(math.isfinite(step["loss"]) for step in steps_of(packed))
+    facts = packed.require("train").facts
+    assert facts["batching"] == "packed"
+    apart = demo.trained("apart", *small)
+    filled = [b["tokens"] - a["tokens"] for a, b in pairwise(steps_of(packed))]
+    single = [b["tokens"] - a["tokens"] for a, b in pairwise(steps_of(apart))]
+    assert min(filled) > 400 > max(single) / 2
+    # a base that knows the demo's language loses as much on a row alone as in a bin
+    assert abs(steps_of(packed)[0]["loss"] - steps_of(apart)[0]["loss"]) < 1.0
+
+
+def test_a_killed_training_ends_with_the_same_bytes_where_it_is_deterministic(demo: Demo) -> None:
+    settings = ("train.deterministic=true", "train.save_every=1", "train.max_steps=20")
+    flags = [part for each in settings for part in ("--set", each)]
+    whole = demo.trained("whole", *settings)
+    demo.pipe("prepare", "--run", "killed")
+    begun = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", "train", "--run", "killed", *flags],
+        cwd=demo.folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.DEVNULL,
+    )
+    killed = demo.run("killed")
+    first = killed.root / ".train.work" / "checkpoints" / "step-000001"
+    over = time.monotonic() + 120
+    while not first.exists() and begun.poll() is None and time.monotonic() < over:
+        time.sleep(0.005)
+    begun.kill()
+    begun.wait()
+    assert first.exists() and not killed.folder("train").exists()
+    assert "Going on from the checkpoint" in demo.pipe("train", "--run", "killed", *flags)
+    for name in ("adapter/adapter_model.safetensors", "metrics.jsonl"):
+        assert (killed.folder("train") / name).read_bytes() == (
+            whole.folder("train") / name
+        ).read_bytes()
+
+
 def test_the_adapter_answers_on_the_gpu_with_its_base_in_four_bits(four_bit: Run) -> None:
     from pipeline.base import open_base
     from pipeline.chat import Encoder, chat_format
@@ -125,7 +200,7 @@ def test_the_adapter_answers_on_the_gpu_with_its_base_in_four_bits(four_bit: Run
         base,
         encoder,
         adapter=four_bit.folder("train") / "adapter",
-        load_in_4bit=True,
+        bits=4,
         device="cuda",
     )
     chats = [[{"role": "user", "content": text}] for text in ("Hello", "How much is 1 + 2?")]

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 
 from pipeline.child import Message, Send, serve
 from pipeline.errors import PipeError
@@ -30,5 +31,10 @@ def crash(_: Message, __: Send) -> None:
     os.kill(os.getpid(), signal.SIGABRT)
 
 
+def wait(request: Message, send: Send) -> None:
+    send({"pid": os.getpid(), "variable": os.environ.get("CHILD_TEST"), "warn": sys.warnoptions})
+    time.sleep(request["seconds"])
+
+
 if __name__ == "__main__":
-    serve({"count": count, "refuse": refuse, "fail": fail, "crash": crash})
+    serve({"count": count, "refuse": refuse, "fail": fail, "crash": crash, "wait": wait})
