@@ -201,6 +201,7 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "date": date.today().isoformat(),
         "device": first.get("device"),
         "processor": processor(),
+        "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
         "system": platform.system(),
         "load_before": round(begun, 2),
         "versions": first.get("versions"),

@@ -103,7 +103,7 @@ def _aim(stage: Stage, kind: str, draw: random.Random, bench: Bench) -> tuple[st
     if kind == "checkpoint":
         return f".train.work/checkpoints/.step-{4 * draw.randint(1, 5):06d}.draft", 0.05
     if kind == "publishing":
-        return draw.choice([(".train.work/result", 0.5), (".train.draft", 0.1)])
+        return draw.choice([(".train.work/result", 0.2), (".train.draft", 0.1)])
     if kind == "writing":
         return f".{stage}.draft", timing["seconds"]
     return None, 0.0

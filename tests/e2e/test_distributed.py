@@ -137,7 +137,7 @@ def test_a_killed_process_ends_all_with_one_error_and_one_goes_on(
     said = pipe.end(1, seconds=10)
     assert said.count("pipe: ") == 1
     assert "pipe: Process 1 of the training failed: it was killed by SIGKILL." in said
-    assert "Go on from the last checkpoint: pipe train, " in said
+    assert "Go on from the last checkpoint: pipe train --run killed, with --nproc" in said
     assert run.manifest("train") is None
     said = Pipe(run, "train").end(0)
     assert "Going on from the checkpoint of step" in said
