@@ -140,7 +140,9 @@ def subject(
         "n_ctx": server.n_ctx if server else 1024,
         "limit": 160,
         "format": FORMAT,
-        "part": SimpleNamespace(encoder=encoder, tokenizer=FakeTokenizer()),
+        "part": SimpleNamespace(
+            encoder=encoder, tokenizer=FakeTokenizer(), trained=SimpleNamespace(is_full=False)
+        ),
         "server": server,
         "name": "model",
         **fields,

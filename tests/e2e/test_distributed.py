@@ -77,9 +77,19 @@ class Pipe:
         _, said = self._process.communicate(timeout=seconds)
         assert self._process.returncode == code, said
         assert "Traceback" not in said
-        left = psutil.wait_procs(self._family.values(), timeout=3)[1]
-        assert not left, "they outlive it"
+        end = time.monotonic() + 3
+        while alive := [each for each in self._family.values() if lives(each)]:
+            assert time.monotonic() < end, f"{alive} outlive it"
+            time.sleep(0.05)
         return said
+
+
+def lives(process: psutil.Process) -> bool:
+    """An orphan that nobody has buried yet is dead."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.fixture(scope="module")
