@@ -18,6 +18,7 @@ from pipeline.errors import PipeError
 from pipeline.run.files import explained_writes
 from pipeline.train import checkpoint
 from pipeline.train.job import Job
+from pipeline.train.loss import mean_loss
 from pipeline.train.rows import Batches, labelled
 from pipeline.train.watch import Watch
 
@@ -41,6 +42,17 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, *_: Any) -> list[int]:
         return self._batches.order.flat()
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """The loss on rows that are not learned; whoever watches is told."""
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        metrics = {f"{metric_key_prefix}_loss": mean_loss(self, rows)}
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if self.args.should_save:

@@ -121,7 +121,7 @@ def assert_alike(found: Run, expected: Run) -> None:
     """Losses, norms and losses on other rows: sums in another order, no more."""
     assert [sorted(line) for line in learned(found)] == [sorted(line) for line in learned(expected)]
     for one, other in zip(learned(found), learned(expected), strict=True):
-        assert one == pytest.approx(other, rel=1e-4 if "loss" in one else 1e-2)
+        assert one == pytest.approx(other, rel=1e-4)
 
 
 def test_two_nodes_learn_what_one_process_learns(prepared: Run, alone: Run) -> None:
