@@ -34,6 +34,9 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
     is left to keep are weights, optimizer, schedule, loss scale and what was measured so far.
     """
 
+    control: Any
+    """What its callbacks ask of the loop: to evaluate, to save, to stop."""
+
     def __init__(self, job: Job, batches: Batches, watch: Watch, **arguments: Any) -> None:
         self._batches, self._watch = batches, watch
         self._folder = Path(job.folder) / "checkpoints"
