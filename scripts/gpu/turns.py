@@ -33,6 +33,8 @@ def together(commands: Commands, folder: Path, turn: int) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     names = _rotated(list(commands), turn)
     gates = {name: folder / f"{name}.gate" for name in names}
+    for left in folder.glob("*.gate*"):  # open ones, of an earlier race
+        left.unlink()
     running = {
         name: _started([*commands[name], "--gate", str(gates[name])], folder, name)
         for name in names
