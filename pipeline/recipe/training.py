@@ -17,12 +17,13 @@ class Lora(Section):
     alpha: int = Field(32, ge=1)
     """The adapter is scaled by alpha / r."""
     dropout: float = Field(0.0, ge=0.0, lt=1.0)
-    """Unsloth's fast kernels need 0."""
+    """Against overfitting on few rows; 0 is fastest."""
     target_modules: tuple[str, ...] = LLAMA_PROJECTIONS
     rslora: bool = False
     """Scale by alpha / sqrt(r) instead: steadier at high ranks."""
     dora: bool = False
-    """Learn each weight's magnitude apart from its direction: better at low ranks, slower."""
+    """Learn each weight's magnitude apart from its direction: better at low ranks, slower, and
+    without Unsloth's fused kernels."""
 
 
 class Train(Section):

@@ -101,8 +101,8 @@ def _announced(recipe: Recipe, emit: Emit) -> Recipe:
     """The recipe as this machine can do it; what is done otherwise is said."""
     train = recipe.train
     check_trackers(train.trackers)
-    if train.method != "full" and train.lora.dropout and train.device == "cuda":
-        emit(Note("lora.dropout is not 0: Unsloth's fused LoRA kernels are not used.", True))
+    if train.method != "full" and train.lora.dora and train.device == "cuda":
+        emit(Note("lora.dora is on: Unsloth's fused LoRA kernels are not used.", True))
     if train.batching != "packed" or train.device == "cuda":
         return recipe
     emit(
