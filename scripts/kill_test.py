@@ -40,7 +40,7 @@ from scripts.kill_bench import (
 )
 from scripts.record_run import processor
 
-TRIES = 5
+TRIES = 12
 """Until a kill comes before the command's end; each aims earlier."""
 
 PLAN: tuple[tuple[Stage, str], ...] = (

@@ -29,6 +29,7 @@ def repository(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("HF_TOKEN", TOKEN)
         patch.setenv("HF_HUB_DISABLE_XET", "1")
         patch.setenv("NO_PROXY", "127.0.0.1")
+        demo.pipe("export")  # other tests may have exported the run otherwise
         first, again = (demo.pipe("publish", NAME) for _ in range(2))
         assert "files, commit " in first.stdout and "no new commit" in again.stdout
         assert TOKEN not in first.stdout + first.stderr + again.stdout + again.stderr
