@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.child import Child
+from pipeline.errors import PipeError
+from pipeline.recipe.training import Train
+from pipeline.train.job import Job
+from pipeline.train.together import JOB
 from tests.e2e.conftest import NOBODY, Demo
 
 pytestmark = pytest.mark.e2e
@@ -22,16 +27,18 @@ def test_a_gpu_recipe_without_a_gpu_says_which_recipe_needs_none(short: Demo) ->
     assert not short.run.folder("data").exists()
 
 
-def test_torch_has_the_last_word_on_the_gpu() -> None:
-    from pipeline.child import Child
-    from pipeline.errors import PipeError
-
-    settings = {"device": "cuda", "precision": "bf16"}
+def test_torch_has_the_last_word_on_the_gpu(tmp_path: Path) -> None:
+    job = Job(
+        base="", base_name="", base_revision=None, config={}, max_seq_length=32, train=Train(),
+        seed=0, pad_id=0, end_ids=(), chat_template="", rows="", encoded={}, samples=[],
+        folder=str(tmp_path), batch_size=1, global_batch=1,
+    )  # fmt: skip
+    environment = {JOB: str(job.write(tmp_path / "job.json"))}
     with (
-        Child("pipeline.train.worker", hint="") as child,
+        Child("pipeline.train.worker", hint="", environment=environment) as child,
         pytest.raises(PipeError, match="torch sees none here"),
     ):
-        child.ask("train", train=settings)
+        child.ask("train")
 
 
 def test_two_trainings_give_the_same_bytes(short: Demo) -> None:
