@@ -1,6 +1,6 @@
 """SIGKILL of `pipe` at a checkpoint, at export and at registration: the same command ends it well.
 
-Thirty kills at random moments of all stages: scripts/kill_test.py, kept in benchmarks/.
+Thirty kills at random moments of all stages: scripts/kill_test.py.
 """
 
 from pathlib import Path
