@@ -128,14 +128,7 @@ def serve(operations: Mapping[str, Operation]) -> None:
 
     Standard output is kept for the protocol; what libraries print goes to standard error.
     """
-    protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    to_standard_error()
-    threading.Thread(target=_die_with_the_parent, daemon=True).start()
-
-    def send(message: Message) -> None:
-        protocol.write(json.dumps(message) + "\n")
-        protocol.flush()
-
+    send = open_protocol()
     for line in sys.stdin:
         request = json.loads(line)
         try:
@@ -147,14 +140,30 @@ def serve(operations: Mapping[str, Operation]) -> None:
             send({"error": f"{type(error).__name__}: {error}", "hint": ""})
 
 
-def to_standard_error() -> None:
-    """Send what libraries print to standard error."""
+def open_protocol() -> Send:
+    """Keep standard output for messages, one JSON line each, and die with the parent.
+
+    What libraries print goes to standard error.
+    """
+    threading.Thread(target=end_with_the_parent, daemon=True).start()
+    protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
+    def send(message: Message) -> None:
+        protocol.write(json.dumps(message) + "\n")
+        protocol.flush()
 
-def _die_with_the_parent() -> None:
-    """A parent that was killed cannot say so, but its end of our input is closed."""
+    return send
+
+
+def end_with_the_parent() -> None:
+    """Wait for the death of `pipe`, which holds our input's other end, or of our own parent; die.
+
+    For a thread: a parent that was killed cannot say so.
+    """
+    parent = os.getppid()
     waiting = select.poll()
     waiting.register(0, 0)  # nothing but the hang-up, which is always told
-    if any(event & (select.POLLHUP | select.POLLERR) for _, event in waiting.poll()):
-        os._exit(1)
+    while os.getppid() == parent and not waiting.poll(500):
+        pass
+    os._exit(1)

@@ -75,7 +75,7 @@ def train(force: bool, dry_run: bool, as_json: bool, launch: Launch, **options: 
     if dry_run:
         return preview(work, ["train"], as_json)
     if launch.node:
-        return workflow.stages.take_part(work, launch)
+        return workflow.take_part(work, launch)
     manifest = workflow.train(work, launch)
     finished(manifest, as_json, work.run.folder("train"))
 
@@ -205,6 +205,6 @@ def run_all(
     if dry_run:
         return preview(work, ["data", "train", "export", "serve", "eval"], as_json)
     if launch.node:
-        return workflow.stages.take_part(work, launch)
+        return workflow.take_part(work, launch)
     workflow.run_all(work, launch)
     show_scores(work.run, as_json)

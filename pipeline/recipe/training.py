@@ -91,11 +91,6 @@ class Train(Section):
             raise ValueError("early_stopping and keep: best need eval_every, such as 50")
         return self
 
-    @property
-    def load_in_4bit(self) -> bool:
-        """Whether the base's weights are held as NF4."""
-        return self.method == "qlora"
-
 
 UNSEEN = ("save_every", "sample_every", "sample_rows", "trackers")
 """Keys of Train that change nothing of what is learned."""

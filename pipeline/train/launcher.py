@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pipeline.train.together import ENDED, STOPS, end_with_the_parent
+from pipeline.child import end_with_the_parent
+from pipeline.train.together import ENDED, STOPS
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure

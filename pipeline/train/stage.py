@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.base import Base
 from pipeline.chat import Encoder, chat_format
+from pipeline.engines.trained import has_gpu
 from pipeline.errors import ChangedInput, PipeError
 from pipeline.recipe import Recipe
 from pipeline.recipe.training import UNSEEN
@@ -47,10 +48,10 @@ def train(
         emit(Note("train is up to date."))
         Unfinished(run.root / FOLDER, emit).remove()
         return run.require("train")
-    work = unfinished(run, plan, emit, force=force)
-    job = _job(recipe, run, base, work, launch or Launch())
+    work, launch = unfinished(run, plan, emit, force=force), launch or Launch()
+    job = _job(recipe, run, base, work, launch)
     with _tracked(work, run, plan, recipe.train.trackers) as told, explained_writes(str(run.root)):
-        result = _trained(job, replace(work, emit=told), launch or Launch())
+        result = _trained(job, replace(work, emit=told), launch)
     _publish(run, work, plan, result)
     facts = result["facts"]
     emit(Note(f"Trained {facts['steps']} steps, final loss {facts['final_loss']:.4f}."))
@@ -62,8 +63,7 @@ def check_device(recipe: Recipe) -> None:
 
     The child asks torch itself; this look costs nothing.
     """
-    drivers = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA, WSL, AMD
-    if recipe.train.device == "cuda" and not any(Path(path).exists() for path in drivers):
+    if recipe.train.device == "cuda" and not has_gpu():
         raise PipeError(
             f"The recipe {recipe.name} trains on a GPU and this machine has no driver for one.",
             "On a CPU the shipped demo runs: pipe run -r demo. What is missing: pipe doctor",

@@ -1,17 +1,14 @@
 """What each of several training processes does so that all stop, fail and end together."""
 
-import json
 import os
-import select
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from pipeline.child import Message, Operation, to_standard_error
+from pipeline.child import Operation, open_protocol
 from pipeline.errors import PipeError
 
 JOB = "PIPE_TRAIN_JOB"
@@ -34,14 +31,8 @@ def take_part(train: Operation) -> None:
 
     What else is raised the launcher tells, which knows what failed first.
     """
-    threading.Thread(target=end_with_the_parent, daemon=True).start()
-    protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    to_standard_error()
+    send = open_protocol()
     from torch.distributed.elastic.multiprocessing.errors import record
-
-    def send(message: Message) -> None:
-        protocol.write(json.dumps(message) + "\n")
-        protocol.flush()
 
     first = os.environ["RANK"] == "0"
     try:
@@ -112,16 +103,3 @@ def wait_for_stops(ask: Callable[[], None]) -> None:
         if told.si_signo == signal.SIGTERM and told.si_pid == os.getppid():
             os._exit(ENDED)
         ask()
-
-
-def end_with_the_parent() -> None:
-    """Wait for the death of `pipe`, which holds our input's other end, or of our own parent; die.
-
-    For a thread. A launcher that was killed cannot end its processes, nor a killed `pipe` it.
-    """
-    parent = os.getppid()
-    waiting = select.poll()
-    waiting.register(0, 0)  # nothing but the hang-up, which is always told
-    while os.getppid() == parent and not waiting.poll(500):
-        pass
-    os._exit(1)

@@ -11,6 +11,7 @@ from pipeline.workflow.stages import (
     register,
     register_if_served,
     run_all,
+    take_part,
     train,
 )
 from pipeline.workflow.status import preview, status
@@ -33,6 +34,7 @@ __all__ = [
     "register_if_served",
     "run_all",
     "status",
+    "take_part",
     "talking",
     "train",
 ]

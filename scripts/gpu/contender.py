@@ -117,9 +117,9 @@ def run_peft(job: Any, meter: Meter) -> None:
         job.base,
         dtype=dtype,
         device_map={"": 0 if train.device == "cuda" else "cpu"},
-        quantization_config=quantization if train.load_in_4bit else None,
+        quantization_config=quantization if train.method == "qlora" else None,
     )
-    if train.load_in_4bit:
+    if train.method == "qlora":
         checkpointing = train.gradient_checkpointing
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
     elif train.gradient_checkpointing:

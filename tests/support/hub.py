@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.support.loopback import served
 
 Key = tuple[Literal["model", "dataset"], str]
 
@@ -53,23 +54,8 @@ class HubServer:
 
     @contextmanager
     def running(self) -> Iterator["HubServer"]:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        thread = Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        self.url = f"http://127.0.0.1:{server.server_port}"
-        try:
+        with served(_Handler, server_hub=self) as self.url:
             yield self
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-
-def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(_Handler):
-        server_hub = hub
-
-    return Handler
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -5,11 +5,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, models
 from tokenizers.normalizers import NFC
 from tokenizers.processors import ByteLevel
 
 from tests.support.tokenizer import PATTERN as LLAMA3_PATTERN
+from tests.support.tokenizer import learn_bytes
 
 Family = Literal["qwen2", "qwen3"]
 
@@ -36,19 +37,7 @@ def tokenizer_json(family: Family) -> str:
     """`tokenizer.json` of some 400 tokens, added ones last: no BOS, text in NFC."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PATTERN), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(LINES * 4, trainer)
+    learn_bytes(tokenizer, PATTERN, LINES)
     for name in added(family):
         token = AddedToken(name, special=name in SPECIALS, normalized=False)
         add = tokenizer.add_special_tokens if name in SPECIALS else tokenizer.add_tokens

@@ -30,13 +30,11 @@ LINES = (
 )
 
 
-@cache
-def tokenizer_json() -> str:
-    """`tokenizer.json` of 400-odd tokens; control tokens last, BOS added by its post-processor."""
-    tokenizer = Tokenizer(models.BPE(ignore_merges=True))
+def learn_bytes(tokenizer: Tokenizer, pattern: str, lines: tuple[str, ...]) -> None:
+    """Byte-level BPE of 400 tokens over the pieces that `pattern` cuts."""
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(PATTERN), "isolated"),
+            pre_tokenizers.Split(Regex(pattern), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -46,7 +44,14 @@ def tokenizer_json() -> str:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(LINES * 4, trainer)
+    tokenizer.train_from_iterator(lines * 4, trainer)
+
+
+@cache
+def tokenizer_json() -> str:
+    """`tokenizer.json` of 400-odd tokens; control tokens last, BOS added by its post-processor."""
+    tokenizer = Tokenizer(models.BPE(ignore_merges=True))
+    learn_bytes(tokenizer, PATTERN, LINES)
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIALS])
     bos = SPECIALS[0]
     tokenizer.post_processor = Sequence(

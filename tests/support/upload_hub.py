@@ -10,12 +10,14 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
+from http.server import BaseHTTPRequestHandler
+from threading import Lock
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
+
+from tests.support.loopback import served
 
 LARGE = (".gguf", ".safetensors")
 """Endings that go to large file storage, as the hub's .gitattributes has it."""
@@ -52,28 +54,12 @@ class UploadHub:
 
     @contextmanager
     def running(self) -> Iterator["UploadHub"]:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        server.daemon_threads = True
-        thread = Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        self.url = f"http://127.0.0.1:{server.server_port}"
-        try:
+        with served(_Handler, server_hub=self) as self.url:
             yield self
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
 
     def uploads(self) -> list[str]:
         """The large files whose bytes were sent, in the order in which they came."""
         return [each for each in self.requests if each.startswith("PUT ")]
-
-
-def _handler(hub: UploadHub) -> type[BaseHTTPRequestHandler]:
-    class Handler(_Handler):
-        server_hub = hub
-
-    return Handler
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -123,7 +123,7 @@ def test_the_cause_is_blamed_and_not_those_it_brought_down(
 
 def test_a_process_ends_with_its_input() -> None:
     script = (
-        "from pipeline.train.together import end_with_the_parent\n"
+        "from pipeline.child import end_with_the_parent\n"
         "print('up', flush=True)\nend_with_the_parent()"
     )
     with process(script) as child:
@@ -137,7 +137,7 @@ def test_a_process_ends_with_the_one_that_started_it() -> None:
     """Its input stays open: the launcher alone was killed."""
     script = (
         "import os, subprocess, sys, time\n"
-        "code = 'from pipeline.train.together import end_with_the_parent as end; "
+        "code = 'from pipeline.child import end_with_the_parent as end; "
         'print("up", flush=True); end()\'\n'
         "subprocess.Popen([sys.executable, '-c', code])\ntime.sleep(60)"
     )
