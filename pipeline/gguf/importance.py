@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -102,7 +102,15 @@ def read_importance(path: Path) -> Importance:
     return _importance(file, entries)
 
 
-def training_text(run: Run, encoder: Encoder, tokens: int, seed: int) -> Iterator[str]:
+class Text(NamedTuple):
+    """A training row as text, control tokens spelled out."""
+
+    text: str
+    tokens: int
+    """That llama.cpp makes of it behind the rows before, its BOS included."""
+
+
+def training_text(run: Run, encoder: Encoder, tokens: int, seed: int) -> Iterator[Text]:
     """Training rows of together at least `tokens` tokens, control tokens spelled out.
 
     Whole rows, spread evenly over all of them; fewer tokens where the rows have no more. Joined
@@ -121,11 +129,11 @@ def training_text(run: Run, encoder: Encoder, tokens: int, seed: int) -> Iterato
         text = encoder.text_of(ids)
         if encoder.whole(text) == ids:
             taken += len(ids)
-            yield text
+            yield Text(text, len(ids))
 
 
 def collect_importance(
-    model: Path, texts: Iterable[str], out: Path, *, context: int, chunks: int, emit: Emit
+    model: Path, texts: Iterable[Text], out: Path, *, context: int, chunks: int, emit: Emit
 ) -> Importance:
     """Run llama-imatrix on a 16-bit or Q8_0 GGUF and write `out`.
 
@@ -137,7 +145,14 @@ def collect_importance(
     header = read_gguf(model)
     with tempfile.TemporaryDirectory(prefix=".importance-", dir=out.parent) as folder:
         work = Path(folder)
-        _write_texts(work / _ROWS, texts, _bos(header))
+        tokens = _write_texts(work / _ROWS, texts, _bos(header))
+        # llama-imatrix would say so too, where its log is not lost with its end
+        if tokens < 2 * context:
+            raise PipeError(
+                f"The training rows have {tokens} tokens; an importance matrix needs at least "
+                f"{2 * context} tokens, two contexts.",
+                "A shorter context needs fewer: --set export.importance.context=32",
+            )
         arguments = ["-m", str(model.resolve()), "-f", _ROWS, "-o", out.name, "--parse-special"]
         # a batch of one chunk: the logits of more would take a gigabyte
         arguments += ["-c", str(context), "-b", str(context), "--chunks", str(chunks)]
@@ -207,10 +222,14 @@ def _bos(header: GgufFile) -> str:
     return str(header.metadata["tokenizer.ggml.tokens"][key])
 
 
-def _write_texts(path: Path, texts: Iterable[str], bos: str) -> None:
+def _write_texts(path: Path, texts: Iterable[Text], bos: str) -> int:
+    """Returns how many tokens they are."""
+    tokens = 0
     with path.open("w", encoding="utf-8", newline="") as file:
-        for number, text in enumerate(texts):
+        for number, (text, count) in enumerate(texts):
             file.write(text if number else text.removeprefix(bos))
+            tokens += count
+    return tokens
 
 
 def _run(arguments: Sequence[str], folder: Path, emit: Emit) -> None:
@@ -253,8 +272,8 @@ def _failure(code: int, said: str) -> PipeError:
     tail = "\n".join([line for line in said.splitlines() if line.strip()][-3:])
     if code < 0:
         return NativeCrash(f"{_PROGRAM} died with {signal.Signals(-code).name}.\n{tail}", REBUILD)
-    hint = "A shorter context needs fewer tokens." if "you need at least" in said else ""
-    return PipeError(f"{_PROGRAM} could not collect the importance matrix:\n{tail}", hint)
+    why = tail or f"it ended with exit code {code} and said nothing."
+    return PipeError(f"{_PROGRAM} could not collect the importance matrix:\n{why}")
 
 
 def _program() -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.base import Base
 from pipeline.chat import ChatFormat
+from pipeline.gguf.importance import Text
 from pipeline.recipe.schema import Export
 
 
@@ -23,5 +24,5 @@ class Job:
     """Defaults by llama.cpp's names, such as `temp`."""
     datasets: Sequence[str] = ()
     """Hub ids of what it was trained on."""
-    training_text: Callable[[int], Iterable[str]] | None = None
+    training_text: Callable[[int], Iterable[Text]] | None = None
     """Training rows of at least so many tokens, for an importance matrix."""

@@ -191,7 +191,7 @@ def _facts(trainer: Any, job: Job, processes: int) -> Message:
         "load_in_4bit": bool(getattr(model, "is_loaded_in_4bit", False)),
         "batching": job.train.batching,
         "padding_free": bool(getattr(args, "padding_free", False) or args.packing),
-        "gradient_checkpointing": job.train.gradient_checkpointing,
+        "gradient_checkpointing": bool(model.is_gradient_checkpointing),
         "batch_size": args.per_device_train_batch_size,
         "gradient_accumulation": args.gradient_accumulation_steps,
         "processes": processes,

@@ -11,8 +11,7 @@ import pytest
 
 from pipeline.chat import Encoder, chat_format
 from pipeline.engines.gguf_file import read_gguf
-from pipeline.errors import PipeError
-from pipeline.gguf.importance import collect_importance, read_importance
+from pipeline.gguf.importance import Text, collect_importance, read_importance
 from pipeline.gguf.kernels import row_bytes
 from pipeline.gguf.mix import Shape
 from pipeline.run import silent
@@ -40,7 +39,7 @@ def texts(tmp_path):
     rows = [
         encoder.example(f"What is {n} + 1?", f"{n} and 1.", f"It is {n + 1}.") for n in range(60)
     ]
-    return [encoder.text_of(row.ids) for row in rows]
+    return [Text(encoder.text_of(row.ids), len(row.ids)) for row in rows]
 
 
 def quantized(model, importance):
@@ -123,7 +122,8 @@ def test_the_same_text_gives_the_same_bytes_on_any_number_of_cores(
 def test_every_token_of_the_text_is_counted_once(model, texts, tmp_path):
     """Control tokens are parsed, and llama.cpp's BOS takes the place of the first row's."""
     encoder = Encoder(tmp_path / "base" / "tokenizer.json", FORMAT)
-    tokens = len(encoder.whole("".join(texts)))
+    tokens = len(encoder.whole("".join(text for text, _ in texts)))
+    assert tokens == sum(count for _, count in texts)
     events = []
     for context, chunks in ((tokens // 4, 4), (tokens // 3 + 1, 2)):
         out = tmp_path / "importance.gguf"
@@ -133,12 +133,3 @@ def test_every_token_of_the_text_is_counted_once(model, texts, tmp_path):
         (1, 4), (2, 4), (3, 4), (4, 4), (1, 2), (2, 2),
     ]  # fmt: skip
     assert float(events[3].figures["perplexity"]) > 1
-
-
-def test_too_little_text_says_how_much_is_needed(model, texts, tmp_path):
-    with pytest.raises(PipeError, match="at least 128 tokens") as error:
-        collect_importance(
-            model, texts[:1], tmp_path / "i.gguf", context=CONTEXT, chunks=9, emit=silent
-        )
-    assert "A shorter context" in str(error.value)
-    assert not (tmp_path / "i.gguf").exists()

@@ -16,6 +16,7 @@ from pipeline.errors import NativeCrash, PipeError
 from pipeline.gguf import importance
 from pipeline.gguf.importance import (
     Importance,
+    Text,
     collect_importance,
     read_importance,
     training_text,
@@ -183,16 +184,18 @@ def test_the_text_reads_as_the_ids_that_were_trained_on(run, encoder):
     rows = trained_on(run)
     assert len(rows) == 20
     texts = list(training_text(run, encoder, 10**6, seed=1))
-    read = [tuple(encoder.whole(text)) for text in texts]
+    read = [tuple(encoder.whole(text)) for text, _ in texts]
     spelled = {ids for ids in rows if "<|eot_id|> mean" in encoder.text_of(ids)}
     assert len(spelled) == 1
     assert set(read) == set(rows) - spelled and len(read) == 19
-    assert encoder.whole("".join(texts)) == [number for ids in read for number in ids]
+    whole = encoder.whole("".join(text for text, _ in texts))
+    assert whole == [number for ids in read for number in ids]
 
 
 def test_the_text_has_as_many_tokens_as_asked_for_and_no_row_more(run, encoder):
     texts = list(training_text(run, encoder, 200, seed=5))
-    lengths = [len(encoder.whole(text)) for text in texts]
+    lengths = [len(encoder.whole(text)) for text, _ in texts]
+    assert lengths == [tokens for _, tokens in texts]
     assert sum(lengths[:-1]) < 200 <= sum(lengths)
     assert texts == list(training_text(run, encoder, 200, seed=5))
     assert texts != list(training_text(run, encoder, 200, seed=6))
@@ -230,7 +233,8 @@ class Fake:
         self._path.write_text(PROGRAM.format(ending=ending, **names))
         self._path.chmod(0o755)
 
-    def collect(self, texts=("<|begin_of_text|>a\r\n", "<|begin_of_text|>b"), emit=silent):
+    def collect(self, tokens=64, emit=silent):
+        texts = [Text("<|begin_of_text|>a\r\n", tokens), Text("<|begin_of_text|>b", 64)]
         return collect_importance(self.model, texts, self.out, context=64, chunks=3, emit=emit)
 
     def told(self):
@@ -273,7 +277,6 @@ def test_progress_is_told_by_the_chunk(fake):
 @pytest.mark.parametrize(
     ("ending", "kind", "says"),
     [
-        ("sys.exit('you need at least 128 tokens')", PipeError, "A shorter context"),
         ("sys.exit('non-finite values detected in x')", PipeError, "non-finite values detected"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", NativeCrash, "died with SIGSEGV"),
         ("sys.exit(0)", PipeError, "There is no importance matrix"),
@@ -285,6 +288,12 @@ def test_a_failure_says_why_and_leaves_nothing(ending, kind, says, fake):
         fake.collect()
     assert type(error.value) is kind and says in str(error.value)
     assert list(fake.out.parent.iterdir()) == []
+
+
+def test_too_few_tokens_are_refused_before_the_program_runs(fake):
+    with pytest.raises(PipeError, match=r"have 127 tokens; .* at least 128"):
+        fake.collect(tokens=63)
+    assert not fake.told_at.exists()
 
 
 def test_an_interruption_ends_the_program_and_leaves_nothing(fake):
