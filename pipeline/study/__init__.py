@@ -1,0 +1,1 @@
+"""Choosing and comparing: what fits, which variant is best, what each precision costs."""
