@@ -9,7 +9,7 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test tools lint fast e2e ollama browser lock wheel clean
+.PHONY: help setup demo test tools lint fast e2e docs ollama browser lock wheel clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -38,6 +38,12 @@ fast: setup browser ## Tests without a model
 
 e2e: setup ollama ## Tests with the real Unsloth, llama.cpp and Ollama
 	$(BIN)/pytest -q -m e2e
+
+docs: setup ## Build the pages into build/docs, their notebooks run
+	$(BIN)/python scripts/command_reference.py
+	$(BIN)/python scripts/write_notebooks.py
+	DOCS_EXECUTE=1 $(BIN)/sphinx-build -W -n -q -d build/doctrees docs build/docs
+	@echo build/docs/index.html
 
 ollama: setup ## A real Ollama for the tests, unless one is installed
 	@scripts/install_ollama.sh $(OLLAMA) $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')

@@ -8,7 +8,7 @@ from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline.assets import asset
-from pipeline.card.licences import Licence, duties_of, is_shipped
+from pipeline.card.licences import Licence, duties_of, of_data
 from pipeline.card.metadata import front_matter
 from pipeline.card.public import public_name, public_text
 from pipeline.card.results import gates_told, scores, tables
@@ -17,8 +17,6 @@ from pipeline.chat import ChatFormat
 from pipeline.recipe import Recipe
 
 _METHODS = {"qlora": "QLoRA", "lora": "LoRA", "lora-8bit": "LoRA on 8 bits", "full": "all weights"}
-_OURS = "apache-2.0"
-"""Of the shipped samples: data/samples/README.md."""
 _MARKDOWN = re.compile(r"([\\`*_<>|\[\]])")
 
 
@@ -83,7 +81,7 @@ def _row(source: Mapping[str, Any]) -> dict[str, str]:
         "config": source.get("config") or "",
         "link": f"https://huggingface.co/datasets/{source['dataset']}" if revision else "",
         "rows": f"{source['rows']:,}",
-        "licence": source.get("licence") or (_OURS if is_shipped(source) else "not known"),
+        "licence": of_data(source) or "not known",
         "duties": ", ".join(source.get("duties") or ()) or "-",
     }
 

@@ -13,8 +13,11 @@ _LLAMA_TITLE = re.compile(r"(?:meta )?llama[- ]?(\d(?:\.\d)?)(?: community licen
 _LLAMA_NAME = re.compile(r"(?<![a-z])llama(?:[- ]?(\d(?:\.\d)?)(?![\d.]*b)|-)", re.I)
 """A number before a B is a size, as in `Distill-Llama-8B`; `TinyLlama` is not Meta's."""
 _BY_TITLE = {"apache license": "apache-2.0", "mit license": "mit", "the mit license": "mit"}
-_OTHER = "other"
+OTHER = "other"
+"""The hub's id of a licence that has none of its own."""
 _UNKNOWN = "unknown"
+_OURS = "apache-2.0"
+"""Of the shipped samples: data/samples/README.md."""
 _DUTIES = {
     "non-commercial": "**For non-commercial use**: data that it was trained on says so.",
     "share-alike": "**Share alike**: what is made from it carries the data's licence.",
@@ -79,8 +82,8 @@ class Licence:
 
         A base that is called a Llama is one, whatever was stated.
         """
-        lines = [line.strip() for line in stated.splitlines() if line.strip()]
-        title = lines[0] if lines else _UNKNOWN
+        lines = _lines(stated)
+        title = title_of(stated)
         text = stated if len(lines) > _FULL_TEXT_LINES else None
         if llama := _llama(title, base):
             return _of_llama(llama, text if _LLAMA_TITLE.fullmatch(title) else None)
@@ -89,12 +92,17 @@ class Licence:
         if known := _BY_TITLE.get(title.lower()):
             return cls(known, text=text)
         if title.startswith(_UNKNOWN):
-            return cls(_OTHER)
-        return cls(_OTHER, slug(title), "LICENSE" if text else None, text)
+            return cls(OTHER)
+        return cls(OTHER, slug(title), "LICENSE" if text else None, text)
 
     @property
     def is_known(self) -> bool:
-        return self.id not in (_OTHER, _UNKNOWN) or self.text is not None
+        return self.id not in (OTHER, _UNKNOWN) or self.text is not None
+
+    @property
+    def is_permissive(self) -> bool:
+        """Whether it asks for its notice alone."""
+        return self.id in _PERMISSIVE
 
     def with_data(self, sources: Sequence[Mapping[str, Any]]) -> "Licence":
         """What the model itself is under: what binds the data binds the model too."""
@@ -102,14 +110,24 @@ class Licence:
         binding = list(dict.fromkeys(bound))
         if not binding:
             return self
-        own = self.name if self.id == _OTHER else self.id
+        own = self.name if self.id == OTHER else self.id
         if own in _PERMISSIVE and len(binding) == 1 and _ID.fullmatch(binding[0]):
             return Licence(binding[0], text=self.text, llama=self.llama)
         names = [name for name in (own, *binding) if name]
-        return Licence(_OTHER, "-and-".join(names), self.link, self.text, self.llama)
+        return Licence(OTHER, "-and-".join(names), self.link, self.text, self.llama)
 
 
 _PERMISSIVE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause")
+
+
+def title_of(stated: str) -> str:
+    """The first line of a licence, whether that is an id or a text; `unknown` where it is empty."""
+    return next(iter(_lines(stated)), _UNKNOWN)
+
+
+def of_data(source: Mapping[str, Any]) -> str:
+    """A dataset's licence; of the shipped samples, ours; empty where none is known."""
+    return str(source.get("licence") or (_OURS if is_shipped(source) else ""))
 
 
 def slug(text: str) -> str:
@@ -134,13 +152,16 @@ def forbidding(sources: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def unknown(sources: Sequence[Mapping[str, Any]]) -> list[str]:
     """Datasets of which no licence is known; the shipped samples are our own."""
-    without = (each for each in sources if not each.get("licence"))
-    return [str(each["dataset"]) for each in without if not is_shipped(each)]
+    return [str(each["dataset"]) for each in sources if not of_data(each)]
 
 
 def is_shipped(source: Mapping[str, Any]) -> bool:
     """Whether the rows came with this package."""
     return str(source["dataset"]).startswith(PREFIX)
+
+
+def _lines(stated: str) -> list[str]:
+    return [line.strip() for line in stated.splitlines() if line.strip()]
 
 
 def _llama(title: str, base: str) -> Llama | None:
@@ -153,7 +174,7 @@ def _llama(title: str, base: str) -> Llama | None:
 def _of_llama(llama: Llama, text: str | None) -> Licence:
     number = f"llama{llama.version}"
     link = f"https://www.llama.com/{number.replace('.', '_')}/license/" if llama.version else None
-    id = number if llama.version else _OTHER
+    id = number if llama.version else OTHER
     return Licence(id, f"{number}-community", link, text or _shipped(id), llama)
 
 

@@ -9,9 +9,8 @@ import yaml
 
 from pipeline.assets import PREFIX
 from pipeline.recipe import Recipe
+from pipeline.run.secrets import harmless
 
-_TOKEN = re.compile(r"\b(?:hf|sk|ghp|github_pat|glpat|xox[abp])[_-][A-Za-z0-9_-]{8,}")
-"""Secrets by how their makers begin them: the hub, OpenAI, GitHub, GitLab, Slack."""
 _PATH = re.compile(
     r"(?<![\w./:])(?:~|\.{1,2})?/(?:[^\s/'\"`]+/)+[^\s/'\"`]*|\b[A-Za-z]:\\[^\s'\"`]+"
 )
@@ -36,7 +35,7 @@ def public_name(name: str, *, on_hub: bool | None = None) -> str:
 
 def public_text(text: str) -> str:
     """A text with its secrets taken out, and its paths cut to their last part."""
-    return _PATH.sub(lambda found: _last(found[0]), _TOKEN.sub("[removed]", text))
+    return _PATH.sub(lambda found: _last(found[0]), harmless(text))
 
 
 def public_recipe(recipe: Recipe, facts: Mapping[str, Any]) -> str:

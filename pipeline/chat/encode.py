@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
+from pipeline.chat.cutting import cut_before
 from pipeline.chat.fast import COMMON, Backend, FastText, PieceText
 from pipeline.chat.format import ChatFormat
 from pipeline.chat.formats import misfit
@@ -24,11 +25,6 @@ _BATTERY = (
 )
 """Every kind of piece that the regex cuts."""
 
-_NEAR = 200
-"""Characters, some two lines: so far before a cut its line's or sentence's end is looked for."""
-
-_SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s)|[。！？]")
-
 
 class Exchange(NamedTuple):
     """One question and its reply; `reasoning` None is a reply without thinking."""
@@ -37,13 +33,17 @@ class Exchange(NamedTuple):
     question: str
     reasoning: str | None
     answer: str
+    start: str | None = None
+    """Text that the reply begins with, given as a prefill and not learned. It says that the reply
+    does not think: no empty thinking block is given beside it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """Token ids of one training example; `target_start` is the first supervised position.
 
-    Supervised are exactly ids[target_start:]: the reply and its end-of-turn token.
+    Supervised are exactly ids[target_start:]: the reply, without the start that was given, and its
+    end-of-turn token.
     """
 
     ids: tuple[int, ...]
@@ -79,6 +79,7 @@ class Encoder:
         tokens = {token.content for token in added.values()}
         tags = [tag for tag in (format.think, format.end_think) if tag in tokens]
         self._control = {name: self._id_of(name) for name in (*format.needs, *tags)}
+        self._prefixes: dict[tuple[bool, str | None], list[int]] = {}
 
     @cached_property
     def end_of_turn_id(self) -> int:
@@ -132,7 +133,7 @@ class Encoder:
         conversations = [self._pieces(row) for row in rows]
         ids = self._ids_of([piece for pieces, _ in conversations for piece in pieces])
         return [
-            self._example([next(ids) for _ in pieces], begins, thinking=row.reasoning is not None)
+            self._example([next(ids) for _ in pieces], begins, row)
             for row, (pieces, begins) in zip(rows, conversations, strict=True)
         ]
 
@@ -164,6 +165,13 @@ class Encoder:
             text = self._without_end(text, excess)
         return text
 
+    def beginning(self, text: str, most: int) -> str:
+        """The text's beginning of at most `most` tokens, cut as `shortened` cuts."""
+        kept = text
+        while (excess := len(self.content_ids(kept)) - most) > 0:
+            kept = self._without_end(kept, excess)
+        return kept
+
     def _thinking_length(self, reasoning: str) -> int:
         """Tokens of the thinking block; what follows it begins with a token of its own."""
         return sum(map(len, self._ids_of(self._joined(self.format.reply(reasoning, "")))))
@@ -175,7 +183,7 @@ class Encoder:
             return ""
         dropped = sum(len(str(self._content.id_to_token(number))) for number in ids[-count:])
         kept = text.encode()[:-dropped].decode(errors="ignore")
-        return text[: _cut_before(text, len(kept))].rstrip()
+        return text[: cut_before(text, len(kept))].rstrip()
 
     def _joined(self, pieces: Iterable[Piece]) -> list[Piece]:
         """With each tag a token where there is one for it, else text like that around it."""
@@ -191,29 +199,30 @@ class Encoder:
         messages: list[Message] = [{"role": "user", "content": row.question}]
         if row.system:
             messages.insert(0, {"role": "system", "content": row.system})
+        if row.start:
+            messages.append({"role": "assistant", "content": row.start})
         prompt = self.format.prompt(messages, thinking=row.reasoning is not None)
         *head, last = self._joined(prompt)
         reply = self.format.reply(row.reasoning, row.answer)
         return [*head, *self._joined([last, *reply])], len(head)
 
     def _example(
-        self, pieces: Sequence[Sequence[int]], begins: int, *, thinking: bool
+        self, pieces: Sequence[Sequence[int]], begins: int, row: Exchange
     ) -> Encoded | None:
         """`pieces[begins]` is the prompt's last text, with what of the reply is joined to it."""
-        prefix = self._prefixes[thinking]
+        prefix = self._prefix(row.reasoning is not None, row.start)
         if pieces[begins][: len(prefix)] != prefix:
             return None
         start = sum(map(len, pieces[:begins])) + len(prefix)
         return Encoded((*chain.from_iterable(pieces), self.end_of_turn_id), start)
 
-    @cached_property
-    def _prefixes(self) -> dict[bool, list[int]]:
-        """Thinking or not -> ids of the prompt's text after its last token that is none."""
-        ends = {
-            thinking: self._joined(self.format.prompt([], thinking=thinking))
-            for thinking in (False, True)
-        }
-        return {thinking: list(self._ids_of(pieces))[-1] for thinking, pieces in ends.items()}
+    def _prefix(self, thinking: bool, start: str | None) -> list[int]:
+        """Ids of the prompt's text after its last token that is none; encoded once."""
+        if (thinking, start) not in self._prefixes:
+            given: list[Message] = [{"role": "assistant", "content": start}] if start else []
+            pieces = self._joined(self.format.prompt(given, thinking=thinking))
+            self._prefixes[thinking, start] = list(self._ids_of(pieces))[-1]
+        return self._prefixes[thinking, start]
 
     @cached_property
     def _roles(self) -> dict[str, list[int]]:
@@ -263,16 +272,6 @@ class Encoder:
         if number is None:
             raise misfit(self.format, name, self._whole.get_vocab())
         return int(number)
-
-
-def _cut_before(text: str, end: int) -> int:
-    """Where a line or sentence ends at `end` or near before it, else `end`."""
-    start = max(0, end - _NEAR)
-    line = text.rfind("\n", start, end + 1)
-    if line > 0:
-        return line
-    sentences = [match.end() for match in _SENTENCE_END.finditer(text, start, end + 1)]
-    return max((place for place in sentences if place <= end), default=end)
 
 
 def _without_added_tokens(whole: Tokenizer) -> Tokenizer:

@@ -48,6 +48,8 @@ class ChatFormat:
     not: the text itself is brought into this form, so that both see the same."""
     note: str
     """What a model loses by this format."""
+    thinks: bool = True
+    """Without, no reply has a thinking block, and no empty one is given."""
 
     @cached_property
     def jinja(self) -> str:
@@ -78,6 +80,7 @@ class ChatFormat:
         the templates."""
         meaning = [self.jinja, self.ollama_template, *self.stops, *self.ends]
         meaning += [self.normal_form] if self.normal_form else []
+        meaning += [] if self.thinks else ["never thinks"]
         controls = [self.bos, self.start_header, self.end_header, self.end_of_turn, self.pad]
         text = json.dumps([self.name, *controls, self.think, self.end_think, *meaning])
         return {"name": self.name, "sha256": hashlib.sha256(text.encode()).hexdigest()}
@@ -85,7 +88,8 @@ class ChatFormat:
     def prompt(self, conversation: Conversation, *, thinking: bool = True) -> Iterator[Piece]:
         """The pieces up to where the model's reply begins.
 
-        Without `thinking`, an empty thinking block is already given. A conversation that ends with
+        Without `thinking`, an empty thinking block is already given where the format thinks at
+        all. A conversation that ends with
         the assistant's words is gone on with: they begin the reply, stripped, and say themselves
         whether it thinks. What the model then writes is the reply without them.
         """
@@ -105,7 +109,7 @@ class ChatFormat:
 
     def reply(self, reasoning: str | None, answer: str) -> Iterator[Piece]:
         """The pieces of `target`: the only tags are those of its own thinking block."""
-        if reasoning is not None:
+        if reasoning is not None and self.thinks:
             yield Tag(self.think)
             yield Text(f"\n{self.normal(reasoning).strip()}\n")
             yield Tag(self.end_think)
@@ -163,6 +167,8 @@ class ChatFormat:
         yield Text(self.gap)
 
     def _no_thinking(self) -> Iterator[Piece]:
+        if not self.thinks:
+            return
         yield Tag(self.think)
         yield Text("\n\n")
         yield Tag(self.end_think)

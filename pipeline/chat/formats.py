@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.chat.format import ChatFormat
@@ -55,11 +56,14 @@ ASSUMED = LLAMA32_REASONING
 FORMATS = {format.name: format for format in (LLAMA32_REASONING, CHATML_REASONING)}
 
 
-def chat_format(name: str) -> ChatFormat:
-    """The format of that name. Raises RecipeError where there is none."""
+def chat_format(name: str, *, thinks: bool = True) -> ChatFormat:
+    """The format of that name; without `thinks`, for a model that never does.
+
+    Raises RecipeError where there is none.
+    """
     if name not in FORMATS:
         raise RecipeError(f"Unknown chat format {name}.", f"There is: {', '.join(FORMATS)}")
-    return FORMATS[name]
+    return FORMATS[name] if thinks else replace(FORMATS[name], thinks=False)
 
 
 def format_for(tokenizer_json: Path) -> ChatFormat:
@@ -87,7 +91,7 @@ def check_fit(tokenizer_json: Path, format: ChatFormat) -> None:
 
 def misfit(format: ChatFormat, lacking: str, tokens: Collection[str]) -> PipeError:
     """What to say of a tokenizer with these tokens, which lacks one that the format needs."""
-    others = (each for each in FORMATS.values() if each is not format)
+    others = (each for each in FORMATS.values() if each.name != format.name)
     fits = [each.name for each in others if all(name in tokens for name in each.needs)]
     cure = "Use a Llama 3, Qwen2 or Qwen3 base."
     if fits:

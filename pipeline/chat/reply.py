@@ -15,7 +15,8 @@ class Reply:
     answer: str
     """What stands after the thinking block; empty while the block is open."""
     well_formed: bool
-    """Opens with one thinking block, closed and not empty, and an answer after it."""
+    """Opens with one thinking block, closed and not empty, and an answer after it; in a format
+    that never thinks, an answer and no block."""
 
 
 def parse_reply(text: str, format: ChatFormat) -> Reply:
@@ -25,12 +26,12 @@ def parse_reply(text: str, format: ChatFormat) -> Reply:
     """
     opened, closed = text.count(format.think), text.count(format.end_think)
     if not opened and not closed:
-        return Reply("", text.strip(), False)
+        return Reply("", text.strip(), not format.thinks and bool(text.strip()))
     before, _, rest = text.rpartition(format.end_think)
     thinking = (before if closed else rest).replace(format.think, "", 1).strip()
     answer = rest.strip() if closed else ""
     starts = text.startswith(f"{format.think}\n")
-    whole = starts and opened == closed == 1 and bool(thinking) and bool(answer)
+    whole = format.thinks and starts and opened == closed == 1 and bool(thinking) and bool(answer)
     return Reply(thinking, answer, whole)
 
 

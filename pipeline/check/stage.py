@@ -44,7 +44,9 @@ def check(part: RunPart) -> list[Gate]:
             stage="check",
             section={},
             inputs=part.base.tokenizer_entries() | run.input_entry("export"),
-            chat_format=chat_format(part.recipe.chat.format).fingerprint(),
+            chat_format=chat_format(
+                part.recipe.chat.format, thinks=part.recipe.chat.thinking
+            ).fingerprint(),
             seed=part.recipe.seed,
             versions=versions_of("transformers", "llama-cpp-python"),
         )

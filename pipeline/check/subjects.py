@@ -50,6 +50,7 @@ def run_subject(part: RunPart, scratch: Path) -> Subject:
         n_ctx=recipe.num_ctx,
         limit=recipe.num_ctx,
         format=part.encoder.format,
+        thinks=part.encoder.format.thinks,
         part=part,
         server=OllamaServer.from_environment() if name else None,
         name=name or "",

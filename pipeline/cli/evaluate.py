@@ -100,9 +100,10 @@ def show_scores(run: Run, as_json: bool) -> None:
 
         return say_json(results)
     console = Console()
-    speeds = list(results["speed"].items())
-    tasks = [results, *results["tasks"].values()]
-    names = [name for name, _ in speeds] or ["", *results["tasks"]]
+    further = results["tasks"]
+    tasks = [results, *further.values()]
+    # speed.json has the tasks in the order of their names, and the leading one nowhere else
+    names = [next((name for name in results["speed"] if name not in further), ""), *further]
     for name, task in zip(names, tasks, strict=True):
         title = f"{run.name}: {task['items']} questions" + (f" of {name}" if name else "")
         console.print(_table(title, task, results["speed"].get(name, {}), results["method"]))

@@ -16,7 +16,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _RUN_OPTIONS = (
     click.option("-r", "--recipe", metavar="NAME|PATH", help="Recipe; default: pipe.yaml here."),
-    click.option("--run", "run_name", metavar="NAME", help="Run folder under runs/."),
+    click.option("--run", "run_name", metavar="NAME", help="Run folder under runs/, or a path."),
     click.option(
         "--set",
         "overrides",
@@ -34,6 +34,11 @@ def run_options(command: Command) -> Command:
         command = option(command)
     return command
 
+
+_OF_A_RUN = re.compile(
+    r"(pipe (?:prepare|train|export|register|check|eval|report|log"
+    r"|publish|plan|compare|quant|price))\b"
+)
 
 force_option = click.option("--force", is_flag=True, help="Do it again though it is done.")
 yes_option = click.option(
@@ -66,5 +71,4 @@ def open_work(
 
 def with_options(text: str, options: str) -> str:
     """The commands that a text names, for the recipe and run that were asked for."""
-    stages = r"(pipe (?:prepare|train|export|register|check|eval|report))\b"
-    return re.sub(stages, rf"\1 {options}", text) if options else text
+    return _OF_A_RUN.sub(rf"\1 {options}", text) if options else text

@@ -62,7 +62,7 @@ def recipes(ctx: click.Context) -> None:
         from pipeline.recipe import builtin_names, load
 
         for name in builtin_names():
-            click.echo(f"{name:18} {load(name).recipe.description}")
+            click.echo(f"{name:22} {load(name).recipe.description}")
 
 
 @recipes.command()

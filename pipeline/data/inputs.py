@@ -47,7 +47,9 @@ def settle(
     interrupted prepare left.
     """
     base = open_base(recipe.model, revision=_base_revision(recipe, last), weights=False)
-    check_fit(base.folder / "tokenizer.json", chat_format(recipe.chat.format))
+    check_fit(
+        base.folder / "tokenizer.json", chat_format(recipe.chat.format, thinks=recipe.chat.thinking)
+    )
     known = {**(pins or {}), **_revisions(last)}
     data = recipe.data
     general = _general(recipe)
@@ -80,7 +82,7 @@ def plan(work: Inputs) -> Manifest:
             "chat": recipe.chat.model_dump(mode="json"),
         },
         inputs=inputs,
-        chat_format=chat_format(recipe.chat.format).fingerprint(),
+        chat_format=chat_format(recipe.chat.format, thinks=recipe.chat.thinking).fingerprint(),
         seed=recipe.seed,
         versions=versions_of(*DECIDING, "datasets", "huggingface_hub", "pyarrow"),
         facts={

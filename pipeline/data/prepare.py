@@ -6,6 +6,7 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
+from pipeline.chat import chat_format
 from pipeline.data.choose.compare import select
 from pipeline.data.choose.general import rows_for
 from pipeline.data.choose.selection import Selection
@@ -46,13 +47,15 @@ def prepare(
         return run.manifest("data") or intended
     parts = run.root / PARTS
     write_json(pins, pins_of(work))
-    setup = Setup(work.base.folder / "tokenizer.json", recipe.chat.format)
+    format = chat_format(recipe.chat.format, thinks=recipe.chat.thinking)
+    setup = Setup(work.base.folder / "tokenizer.json", format)
     questions = [question for each in work.benchmarks for question in each.questions()]
     sources = Gatherer(recipe, setup, parts, emit).gather(work.opened(), accept=accept)
     _check_space(run, sources)
     selection = select(sources, recipe, questions, parts)
     for source in sources:
         _check_loss(source, selection)
+        _say_cut(source, selection, emit)
     with run.publish("data") as draft:
         draft.timing["before_writing"] = perf_counter() - begun
         with writing(draft.folder) as writer:
@@ -122,6 +125,13 @@ def _say_general(
         emit(Note(f"{said}, beside {apart} held apart; {more}", warning=True))
     else:
         emit(Note(f"{said}; {apart} others are held apart to see what it forgets"))
+
+
+def _say_cut(source: Gathered, selection: Selection, emit: Emit) -> None:
+    number = source.task.number
+    if cut := selection.cut(number):
+        name = source.opened.source.dataset
+        emit(Note(f"{name}: {cut} of {selection.kept(number)} rows are cut to fit."))
 
 
 def _check_loss(source: Gathered, selection: Selection) -> None:

@@ -15,7 +15,7 @@ from pipeline.engines.ollama import OllamaServer
 from pipeline.engines.served import OllamaEngine
 from pipeline.engines.trained import Trained, shown, trained
 from pipeline.engines.transformers import TransformersEngine
-from pipeline.errors import MissingInput, PipeError
+from pipeline.errors import ChangedInput, MissingInput, PipeError
 from pipeline.recipe import Recipe
 from pipeline.recipe.schema import Endpoint
 from pipeline.run import Run
@@ -23,6 +23,8 @@ from pipeline.run import Run
 CONTEXTS = 16
 """Conversations that llama.cpp is given at a time at most: each takes a whole context's memory, and
 more are hardly faster (the demo's 250 questions: 7.4 s by 16, 6.1 s by 64)."""
+_WITHOUT_EXPORT = ("base", "adapter", "merged", EndpointEngine.name)
+"""Engines that are there as soon as a run is trained."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,12 @@ def contenders(recipe: Recipe, run: Run, base: Base, encoder: Encoder) -> list[C
     return chosen
 
 
+def reads_export(recipe: Recipe) -> bool:
+    """Whether an engine that eval.engines asks for, or leaves open, comes from an export."""
+    asked = recipe.eval.engines
+    return not asked or any(name not in _WITHOUT_EXPORT for name in asked)
+
+
 def _all(recipe: Recipe, run: Run, base: Base, encoder: Encoder) -> list[Contender]:
     at_once = recipe.eval.batch_size
     contexts = min(at_once, CONTEXTS)
@@ -77,10 +85,10 @@ def _all(recipe: Recipe, run: Run, base: Base, encoder: Encoder) -> list[Contend
         )
         for variant in variants
     ]
-    for type, file in exported(recipe, run).items():
+    for type, file in _files(recipe, run).items():
         opened = partial(open_gguf, recipe, run, encoder, file, batch_size=contexts)
         found.append(Contender(type, opened, True))
-    if (name := served_name(run)) and _bears_ours(run, name):
+    if reads_export(recipe) and (name := served_name(run)) and _bears_ours(run, name):
         served = partial(
             OllamaEngine,
             OllamaServer.from_environment(),
@@ -93,6 +101,19 @@ def _all(recipe: Recipe, run: Run, base: Base, encoder: Encoder) -> list[Contend
         asked = partial(_endpoint, recipe.eval.endpoint, encoder, at_once)
         found.append(Contender(EndpointEngine.name, asked, False))
     return found
+
+
+def _files(recipe: Recipe, run: Run) -> dict[str, str]:
+    """As `exported`; where eval.engines names files of this export, those, and where it names none,
+    an export need not be there, nor be whole."""
+    try:
+        files = run.require("export").facts["files"]
+        asked = {type: name for type, name in files.items() if type in recipe.eval.engines}
+        return asked or exported(recipe, run)
+    except (MissingInput, ChangedInput):
+        if reads_export(recipe):
+            raise
+        return {}
 
 
 def exported(recipe: Recipe, run: Run) -> dict[str, str]:

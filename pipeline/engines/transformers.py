@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.base import Base
 from pipeline.chat import Conversation, Encoded, Encoder, parse_reply
 from pipeline.engines.completion import Completion, Decoding
-from pipeline.engines.loading import Bits, Variant, load_model
+from pipeline.engines.loading import Bits, Variant, load_model, scale_bytes
 from pipeline.errors import PipeError
 
 _ROWS = 512
@@ -37,12 +37,26 @@ class TransformersEngine:
         device: str = "cpu",
         batch_size: int = 16,
     ) -> None:
-        self.name: str = variant
+        self._has_adapter = variant == "adapter" and adapter is not None
+        model = load_model(variant, base, adapter, bits=bits, device=device)
+        self._hold(variant, model, encoder, batch_size)
+
+    @classmethod
+    def of_model(
+        cls, name: str, model: Any, encoder: Encoder, *, batch_size: int = 16
+    ) -> "TransformersEngine":
+        """With a model that is loaded already, whatever was done to its layers."""
+        engine = cls.__new__(cls)
+        engine._has_adapter = False
+        engine._hold(name, model, encoder, batch_size)
+        return engine
+
+    def _hold(self, name: str, model: Any, encoder: Encoder, batch_size: int) -> None:
+        self.name = name
         self.encoder = encoder
         self._batch_size = batch_size
         self._ends = encoder.end_ids
-        self._has_adapter = variant == "adapter" and adapter is not None
-        self._model = load_model(variant, base, adapter, bits=bits, device=device)
+        self._model = model
 
     def answers(
         self, conversations: Sequence[Conversation], decoding: Decoding, *, thinking: bool = True
@@ -94,14 +108,14 @@ class TransformersEngine:
                 yield name, delta
 
     def memory_bytes(self) -> int | None:
-        """On a GPU all that torch has allocated there, on a CPU the model's weights."""
+        """On a GPU all that torch has allocated there, on a CPU the model's weights and scales."""
         import torch
 
         if self._model is None:
             return None
         if self._model.device.type == "cuda":
             return int(torch.cuda.memory_allocated())
-        return int(self._model.get_memory_footprint())
+        return int(self._model.get_memory_footprint()) + scale_bytes(self._model)
 
     def close(self) -> None:
         """Give the memory back: Ollama may want the same GPU."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,18 @@ from numpy.typing import NDArray
 from pipeline.errors import PipeError
 from pipeline.evaluate.items import Item, is_right
 from pipeline.evaluate.kept import Answer, Likelihood
+from pipeline.evaluate.number_metrics import (
+    R2_WIDTH,
+    absolute_error,
+    is_hit,
+    is_near,
+    number_in,
+    r2_of,
+    r2_statistics,
+    root_of_mean,
+    said_number,
+    squared_log_error,
+)
 from pipeline.evaluate.plugins import UserMetric, installed_metric, metric_in
 from pipeline.evaluate.text_metrics import (
     BLEU_WIDTH,
@@ -52,6 +64,8 @@ class Metric:
     """A yes or no for each reply: 0 or 1, counted once."""
     each: bool = True
     """Whether one reply has a value worth keeping."""
+    on_request: bool = False
+    """Measured only where eval.metrics names it."""
 
     def value_of(self, measured: Measured) -> float | None:
         """The metric of this reply alone."""
@@ -107,6 +121,29 @@ def _bleu(measured: Measured) -> Statistics:
     return bleu_statistics(measured.answer.answer, wanted) if wanted else None
 
 
+def true_number(item: Item) -> float | None:
+    """What an item's answer should be, where that is an amount of at least 0."""
+    wanted = item.reference or item.row.get("reference") or item.row.get("answer")
+    found = None if wanted is None else number_in(str(wanted))
+    return found if found is not None and found >= 0 else None
+
+
+def _number_metric(
+    name: str,
+    better: Literal["higher", "lower"],
+    of: Callable[[float, float], Sequence[float]],
+    aggregate: Callable[[Floats], Floats] = ratio,
+    **more: Any,
+) -> Metric:
+    """One of (number said, true number). A reply that the limit cut has said its number before."""
+
+    def measured(each: Measured) -> Statistics:
+        true = true_number(each.item)
+        return None if true is None else of(said_number(each.answer.answer), true)
+
+    return Metric(name, better, "reference", measured, aggregate, on_request=True, **more)
+
+
 METRICS: tuple[Metric, ...] = (
     Metric("exact_match", "higher", "reference", _exact_match, ratio, is_share=True),
     Metric("well_formed", "higher", "reply", _well_formed, ratio, is_share=True),
@@ -122,15 +159,33 @@ METRICS: tuple[Metric, ...] = (
     Metric("reply_tokens", "neither", "reply", lambda m: (m.answer.tokens, 1), ratio),
     Metric("thinking_tokens", "neither", "reply", lambda m: (m.thinking_tokens, 1), ratio),
     Metric("repetition", "lower", "reply", lambda m: (repetition(m.answer.text), 1), ratio),
+    _number_metric("mae", "lower", lambda said, true: (absolute_error(said, true), 1), ratio),
+    _number_metric(
+        "rmsle",
+        "lower",
+        lambda said, true: (squared_log_error(said, true), 1),
+        root_of_mean,
+        each=False,
+    ),
+    _number_metric("hit_rate", "higher", lambda said, true: (is_hit(said, true), 1), is_share=True),
+    _number_metric(
+        "within_20_percent", "higher", lambda said, true: (is_near(said, true), 1), is_share=True
+    ),
+    _number_metric("r2", "higher", r2_statistics, r2_of, width=R2_WIDTH, each=False),
 )
 """pass@1 is exact_match: the mean over a question's replies, then over questions."""
 
 
 def all_metrics(names: Sequence[str], files: Sequence[Path]) -> tuple[Metric, ...]:
-    """Our own, those of installed packages, those of files. Raises PipeError for a name twice."""
-    users = [(name, installed_metric(name)) for name in names]
+    """Our own, those of them that `names` asks for, those of installed packages, those of files.
+
+    Raises PipeError for a name twice.
+    """
+    asked = {metric.name for metric in METRICS if metric.on_request} & set(names)
+    users = [(name, installed_metric(name)) for name in names if name not in asked]
     users += [(path.stem, metric_in(path)) for path in files]
-    found = [*METRICS, *(_of_user(name, function) for name, function in users)]
+    ours = (metric for metric in METRICS if not metric.on_request or metric.name in asked)
+    found = [*ours, *(_of_user(name, function) for name, function in users)]
     known = [metric.name for metric in found]
     if twice := next((name for name in known if known.count(name) > 1), None):
         raise PipeError(f"Two metrics are called {twice}.", "Rename yours.")

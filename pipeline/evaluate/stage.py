@@ -10,7 +10,7 @@ from time import perf_counter
 from pipeline.base import Base
 from pipeline.chat import Encoder, chat_format
 from pipeline.engines.completion import Decoding
-from pipeline.engines.contenders import Contender, contenders, taken_name
+from pipeline.engines.contenders import Contender, contenders, reads_export, taken_name
 from pipeline.engines.trained import TUNED, Trained, trained
 from pipeline.errors import PipeError, ServerFailed
 from pipeline.evaluate.ask import BATCHES, Asked, Outcome, ask, own_replies, session
@@ -18,10 +18,12 @@ from pipeline.evaluate.items import Item, without_unreadable
 from pipeline.evaluate.kept import Kept
 from pipeline.evaluate.metrics import Metric, all_metrics
 from pipeline.evaluate.publish import Findings, write_findings
+from pipeline.evaluate.shared import Shared, base_key
 from pipeline.evaluate.tasks import Opener, Task, open_tasks
 from pipeline.recipe import Recipe
 from pipeline.run import Emit, Manifest, Note, Run, describe, versions_of
 from pipeline.run.files import explained_writes
+from pipeline.run.folder import NEEDS
 
 _DECIDING = ("torch", "transformers", "peft", "bitsandbytes", "llama-cpp-python", "math-verify")
 
@@ -35,7 +37,9 @@ class Means:
     metric_files: tuple[Path, ...] = ()
     """Python files with a function `metric`, named on the command line."""
     force: bool = False
-    """Ask everything anew."""
+    """Ask everything anew, but what `shared` holds."""
+    shared: Path | None = None
+    """A folder where runs of the same base keep its answers for one another."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,10 @@ def evaluate(recipe: Recipe, run: Run, base: Base, emit: Emit, means: Means) -> 
         if means.force:
             kept.clear()
         kept.keep_pins(_pins(plan.tasks))
+        shared = Shared(means.shared, [(each, _base_key(plan, each)) for each in asked])
+        shared.take()
         outcomes = _outcomes(plan, asked)
+        shared.give()
         manifest = _with_engines(run, plan.manifest, list(outcomes))
         with run.publish("eval") as draft:
             findings = Findings(asked, outcomes, plan.metrics, recipe.export.quantize, recipe.seed)
@@ -91,7 +98,9 @@ def evaluate(recipe: Recipe, run: Run, base: Base, emit: Emit, means: Means) -> 
 
 
 def _planned(recipe: Recipe, run: Run, base: Base, emit: Emit, means: Means) -> _Plan:
-    encoder = Encoder(base.folder / "tokenizer.json", chat_format(recipe.chat.format))
+    encoder = Encoder(
+        base.folder / "tokenizer.json", chat_format(recipe.chat.format, thinks=recipe.chat.thinking)
+    )
     engines = contenders(recipe, run, base, encoder)
     tuned = trained(recipe, run, base)
     _announce_engines(recipe, run, tuned, emit)
@@ -99,8 +108,9 @@ def _planned(recipe: Recipe, run: Run, base: Base, emit: Emit, means: Means) -> 
     pins = {} if means.force else _recorded(run)
     tasks = open_tasks(recipe.eval.tasks, run, means.opener, pins)
     inputs = base.entries()
-    for stage in ("data", "train", "export"):
-        inputs |= run.input_entry(stage)
+    for stage in NEEDS["eval"]:
+        if stage != "export" or reads_export(recipe):
+            inputs |= run.input_entry(stage)
     for task in tasks:
         inputs |= task.entries
     inputs |= {f"metric/{path.name}": describe(path) for path in means.metric_files}
@@ -124,7 +134,7 @@ def _planned(recipe: Recipe, run: Run, base: Base, emit: Emit, means: Means) -> 
 def _announce_engines(recipe: Recipe, run: Run, tuned: Trained, emit: Emit) -> None:
     """Say which engines that a run has by rule this one has not."""
     asked = recipe.eval.engines
-    if (taken := taken_name(run)) and not asked:
+    if not asked and (taken := taken_name(run)):
         emit(Note(f"ollama is left out: {taken} is another run's model now. See: pipe register"))
     if tuned.is_full and not asked:
         emit(Note(f"merged is left out: trained in full, `{TUNED}` is the tuned model itself."))
@@ -250,6 +260,13 @@ def _key(plan: _Plan, task: Task) -> str:
     how |= _settings(plan.recipe, plan.trained) | {"device": plan.trained.device}
     words = [content, how, manifest.chat_format, manifest.seed, manifest.versions]
     return _hash(words)
+
+
+def _base_key(plan: _Plan, asked: Asked) -> str:
+    """The same for the base alone, whatever was trained on it."""
+    manifest = plan.manifest
+    device = {"device": plan.trained.device, "versions": manifest.versions}
+    return base_key(asked, manifest.inputs, device | {"chat": manifest.chat_format})
 
 
 def _hash(value: object) -> str:

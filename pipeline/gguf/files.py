@@ -1,6 +1,5 @@
 """What the GGUF files of one export share, what each asks for, and how they come to be."""
 
-import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -8,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import PipeError
 from pipeline.gguf.header import Metadata
 from pipeline.gguf.importance import Importance
 from pipeline.gguf.job import Job
@@ -30,6 +28,7 @@ from pipeline.gguf.models import (
 from pipeline.gguf.output import Output, finish
 from pipeline.gguf.stream import stream
 from pipeline.run import Emit, Note, Progress
+from pipeline.run.disk import require_space
 
 
 @dataclass(frozen=True)
@@ -114,13 +113,8 @@ def write_files(
 def check_space(outputs: Sequence[Output]) -> None:
     """Raises PipeError where the disk cannot hold them all."""
     needed = sum(output.bytes for output in outputs)
-    folder = outputs[0].path.parent
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise PipeError(
-            f"Export writes {needed / 1e6:,.0f} MB into {folder}, {free / 1e6:,.0f} MB are free.",
-            "Make room, or export fewer types: --quantize Q4_K_M",
-        )
+    cure = "Make room, or export fewer types: --quantize Q4_K_M"
+    require_space(outputs[0].path.parent, needed, "Export", cure)
 
 
 def _tokenizer_folder(job: Job) -> Path:

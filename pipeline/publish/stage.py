@@ -55,7 +55,7 @@ def planned(part: Part, wish: Wish) -> Plan:
     items = contents(made, wish, licence, part.parameters)
     files = {path: item.entry for path, item in items.items()}
     published = replace(published, files=files, measured=refusals.measured(made.run, emit))
-    format = chat_format(part.recipe.chat.format)
+    format = chat_format(part.recipe.chat.format, thinks=part.recipe.chat.thinking)
     card = model_card(part.recipe, format, made.export.facts["license"], sources, published)
     plan = Plan(wish, {CARD: Item.of_text(CARD, card), **items})
     refusals.check_secrets(plan.items.values(), own_token())

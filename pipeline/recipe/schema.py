@@ -45,6 +45,10 @@ class Columns(Section):
     reasoning: str | None = None
     answer: str | None = None
     """The answer alone. Without `reasoning` the row trains a direct answer."""
+    reply_start: str | None = Field(None, min_length=1)
+    """Text that every answer begins with, such as `Price is $`: given, and not learned."""
+    round_answer: bool = False
+    """Round a number in `answer` to a whole one; a record without a number is a reject."""
     labels: tuple[str, ...] = ()
     """Names of a classification's numbers, from 0 on, where `answer` holds numbers."""
     candidates: str | None = None
@@ -73,7 +77,16 @@ class Columns(Section):
             raise ValueError("`reasoning` needs `answer`")
         if self.prompt is not None and self.prompt.count("{question}") != 1:
             raise ValueError("`prompt` must hold {question} once")
+        if (self.reply_start or self.round_answer) and (self.reasoning or not self.answer):
+            raise ValueError("reply_start and round_answer need `answer`, without `reasoning`")
         return self
+
+    @field_validator("reply_start")
+    @classmethod
+    def _as_it_is_shown(cls, start: str | None) -> str | None:
+        if start is not None and start != start.strip():
+            raise ValueError("`reply_start` may not begin or end with a space: texts are stripped")
+        return start
 
 
 class Filters(Section):
@@ -81,6 +94,8 @@ class Filters(Section):
 
     over_long: Literal["drop", "truncate"] = "drop"
     """A row beyond model.max_seq_length; `truncate` cuts the reasoning's end, never the answer."""
+    question_tokens: int | None = Field(None, ge=8)
+    """Cut the end of a longer question, but not what `columns.prompt` puts around it; counted."""
     min_reasoning_words: int = Field(0, ge=0)
     languages: tuple[str, ...] = ()
     """ISO 639-1 codes such as `en`; empty takes every language."""
@@ -165,11 +180,16 @@ class Data(Section):
     def _general_by_share(self) -> "Data":
         if self.general and self.general.weight is not None:
             raise ValueError("data.general takes no weight: general_share says how much of it")
+        if self.general and self.general.columns and self.general.columns.reply_start:
+            raise ValueError("data.general takes no reply_start: its answers are whole")
         return self
 
 
 class Chat(Section):
     format: str = "llama3.2-reasoning"
+    thinking: bool = True
+    """False for rows without reasoning: replies are learned and asked for without a thinking block,
+    not even an empty one. Reasoning that a row has is then left out."""
 
 
 class Importance(Section):
@@ -244,7 +264,8 @@ class Evaluate(Section):
     """Replies a question; pass@1 is their mean. open-r1 takes 4 on MATH-500, 64 on AIME."""
     endpoint: Endpoint | None = None
     metrics: tuple[str, ...] = ()
-    """Metrics of installed packages, beside our own."""
+    """`mae`, `rmsle`, `hit_rate`, `within_20_percent` and `r2`, of answers that are a number; or
+    those of installed packages."""
 
     @model_validator(mode="after")
     def _samples_differ(self) -> "Evaluate":

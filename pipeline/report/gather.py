@@ -11,7 +11,7 @@ import yaml
 from pipeline.engines.trained import shown
 from pipeline.errors import ChangedInput, MissingInput, RecipeError, StaleInput
 from pipeline.run import Manifest, Run, Stage
-from pipeline.run.folder import MADE_BY, NEEDS, made_again
+from pipeline.run.folder import MADE_BY, made_again, made_from
 from pipeline.run.rows import read_jsonl
 
 _GAPS: dict[Stage, str] = {
@@ -79,7 +79,8 @@ class RunView:
         done, on = _DONE[stage]
         if stage in self.stale:
             return f"{done} {on} {_EARLIER[self.stale[stage]]}"
-        changed = self.changed & {stage, *NEEDS[stage]}
+        made = self.manifests.get(stage)
+        changed = self.changed & {stage, *(made_from(made) if made else ())}
         return f"{done} before files were changed" if changed else ""
 
     def facts(self, stage: Stage) -> Mapping[str, Any]:
@@ -152,6 +153,9 @@ def gather(run: Run, options: str | None = None) -> RunView:
 
 def own_options(run: Run, recipe: Mapping[str, Any]) -> str:
     """The options that mean this run to someone who stands beside `runs/`."""
+    if run.root.parent.parent.name == "compare":  # a variant: runs/RUN/compare/runs/LABEL
+        folder = "/".join(run.root.absolute().parts[-5:])
+        return f"-r {folder}/recipe.yaml --run {folder}"
     other = "" if recipe.get("name") == run.name else f" --run {run.name}"
     return f"-r runs/{run.name}/recipe.yaml{other}"
 
@@ -200,8 +204,9 @@ def _look(view: RunView, stage: Stage) -> None:
 
 def _earlier(view: RunView, stage: Stage) -> Stage | None:
     """The nearest stage that this one came from and that is another now."""
-    inputs = view.manifests[stage].inputs
-    for need in reversed(NEEDS[stage]):
+    made = view.manifests[stage]
+    inputs = made.inputs
+    for need in reversed(made_from(made)):
         if need not in view.manifests:
             return need
         if not view.run.input_entry(need).items() <= inputs.items():

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.card.licences import Licence, of_data, title_of
 from pipeline.report.gather import RunView
 from pipeline.report.words import listed
 
@@ -16,7 +17,6 @@ _LLAMA = (
     "and keep to Meta's acceptable use policy."
 )
 """Llama 3.2 Community License Agreement, section 1.b."""
-_PERMISSIVE = ("apache", "mit", "bsd")
 
 
 @dataclass(frozen=True)
@@ -37,21 +37,21 @@ def duties_of(view: RunView) -> list[Duty]:
 
 
 def _of_base(view: RunView) -> Duty:
-    text = str(view.facts("export").get("license", "")).strip()
-    name = text.partition("\n")[0][:80]
-    of = f"base {view.recipe.get('model', {}).get('base', '')}"
-    if not name or name.startswith("unknown"):
+    stated = str(view.facts("export").get("license", ""))
+    base = str(view.recipe.get("model", {}).get("base", ""))
+    known, name, of = Licence.of(stated, base), title_of(stated)[:80], f"base {base}"
+    if known.llama:
+        return Duty(of, f"{known.llama.title} Community License", _LLAMA, True)
+    if not known.is_known and not known.name:
         return Duty(of, "", "the licence is not known: read the base's card.", True)
-    if "llama" in name.lower():
-        return Duty(of, name, _LLAMA, True)
-    if name.lower().startswith(_PERMISSIVE):
+    if known.is_permissive:
         return Duty(of, name, "keep the licence and its notices.", False)
     return Duty(of, name, "read the licence, its duties are not known here.", True)
 
 
 def _of_data(source: Mapping[str, Any]) -> Duty:
     of = " ".join(filter(None, (source["dataset"], source.get("config"))))
-    licence, duties = source.get("licence") or "", list(source.get("duties") or ())
+    licence, duties = of_data(source), list(source.get("duties") or ())
     texts = [_DATA.get(duty, f"{duty}.") for duty in duties]
     if licence.startswith("cc-by"):
         texts.append("name who made it.")

@@ -17,6 +17,7 @@ from pipeline.report.charts import (
 )
 from pipeline.report.gather import Gap, RunView, gather
 from pipeline.report.licences import duties_of
+from pipeline.report.prices import scatters
 from pipeline.report.render import write_page
 from pipeline.report.reproduce import commands, pinned_recipe, provenance
 from pipeline.report.samples import LONGEST, samples
@@ -37,6 +38,7 @@ def write_report(run: Run, options: str | None = None) -> tuple[Path, list[Gap]]
     Raises MissingInput where no stage has finished.
     """
     view = gather(run, options)
+    drawn = scatters(view)
     path = write_page(
         run.root / "report.html",
         "page.html.jinja",
@@ -47,7 +49,10 @@ def write_report(run: Run, options: str | None = None) -> tuple[Path, list[Gap]]
         aloud=aloud(view),
         forgetting=forgetting(view),
         data=_data(view),
-        tasks=[_task(view, name, task) for name, task in view.tasks.items()],
+        tasks=[
+            _task(view, name, task) | {"scatters": drawn.get(name, [])}
+            for name, task in view.tasks.items()
+        ],
         quality=_quality(view),
         samples=samples(view),
         longest=LONGEST,

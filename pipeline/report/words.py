@@ -145,6 +145,11 @@ _LABELS: dict[str, tuple[str, Callable[[float], str], str]] = {
     "reply_tokens": ("Reply tokens", number, "mean length of a reply"),
     "thinking_tokens": ("Thinking tokens", number, "mean length of the thinking"),
     "repetition": ("Repetition", share, "what a reply says again"),
+    "mae": ("MAE", number, "mean error, in the answer's own unit"),
+    "rmsle": ("RMSLE", number, "error of the logarithms: by what factor it is off"),
+    "hit_rate": ("Hit rate", share, "off by less than 40, or by less than 20%"),
+    "within_20_percent": ("Within 20%", share, "off by less than 20%"),
+    "r2": ("R²", number, "share of the numbers' spread that is explained"),
 }
 """What evaluate's metrics are called here: label, form, explanation."""
 

@@ -5,8 +5,13 @@ from pathlib import Path
 
 from pipeline.errors import PipeError
 
+_ELSEWHERE = (
+    "Make room (old runs: ls runs), or run pipe in a folder on a larger disk: "
+    "a run lies in runs/ of the folder where pipe is started."
+)
 
-def require_space(folder: Path, bytes: int, what: str) -> None:
+
+def require_space(folder: Path, bytes: int, what: str, cure: str = _ELSEWHERE) -> None:
     """Raises PipeError where `folder`, or what it will be made in, has fewer bytes free.
 
     `what` begins the sentence, as "Training": it needs so many GB, so many are free. Free is what
@@ -17,8 +22,7 @@ def require_space(folder: Path, bytes: int, what: str) -> None:
     if free < bytes:
         raise PipeError(
             f"{what} needs {_gigabytes(bytes)} GB in {folder}, {_gigabytes(free)} GB are free.",
-            "Make room (old runs: ls runs), or run pipe in a folder on a larger disk: "
-            "a run lies in runs/ of the folder where pipe is started.",
+            cure,
         )
 
 

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Literal
@@ -46,6 +47,16 @@ NEEDS: dict[Stage, tuple[Stage, ...]] = {
 """Stage -> the stages whose manifests it records as inputs."""
 
 
+def made_from(manifest: Manifest) -> tuple[Stage, ...]:
+    """The stages that this one read: an eval of engines that need no export reads none."""
+    stage: Stage = manifest.stage  # type: ignore[assignment]
+    return tuple(
+        need
+        for need in NEEDS[stage]
+        if (stage, need) != ("eval", "export") or f"{need}/{NAME}" in manifest.inputs
+    )
+
+
 def made_again(stage: Stage) -> str:
     """The command that does a stage anew though it seems to be done; two always do."""
     return MADE_BY[stage] + ("" if stage in ("serve", "check") else " --force")
@@ -61,7 +72,7 @@ class Draft:
     folder: Path
     manifest: Manifest | None = None
     timing: dict[str, float] = field(default_factory=dict)
-    """Seconds by name, kept beside the stage's own in timing.json."""
+    """Seconds by name, kept beside the stage's own, and when it finished, in timing.json."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,12 @@ class Run:
 
     @classmethod
     def of(cls, recipe: Recipe, name: str | None = None) -> "Run":
-        """Raises RecipeError for a name that is no folder's."""
+        """The run of that name, or of that path where a run is already.
+
+        Raises RecipeError for a name that is no folder's.
+        """
+        if name and (Path(name) / "recipe.yaml").is_file():
+            return cls(Path(name))
         if name and not _NAME.fullmatch(name):
             raise RecipeError(
                 f"A run cannot be called {name!r}.", "Use letters, digits, `.`, `_` and `-`."
@@ -156,7 +172,9 @@ class Run:
                 for name in outputs:
                     sync_file(draft.folder / name)
                 seconds = {"seconds": perf_counter() - started} | draft.timing
-                write_json(draft.folder / TIMING, {k: round(v, 3) for k, v in seconds.items()})
+                times = {key: round(value, 3) for key, value in seconds.items()}
+                now = datetime.now(UTC).isoformat(timespec="seconds")
+                write_json(draft.folder / TIMING, {**times, "finished": now})
                 replace(draft.manifest, outputs=outputs).write(draft.folder)
                 _swap(draft.folder, final)
         finally:
@@ -165,7 +183,7 @@ class Run:
     def _check_origin(self, manifest: Manifest) -> None:
         """Raises StaleInput where a stage was made from another version of one it needs."""
         stage: Stage = manifest.stage  # type: ignore[assignment]
-        for need in NEEDS[stage]:
+        for need in made_from(manifest):
             now = self.manifest(need)
             if now is None or manifest.inputs.get(f"{need}/{NAME}") != self._entry(need):
                 raise StaleInput(

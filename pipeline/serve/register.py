@@ -47,7 +47,7 @@ def register(recipe: Recipe, run: Run, emit: Emit, options: RegisterOptions) -> 
     reads back otherwise, each saying which models stand; the same command goes on from there.
     """
     exported = run.require("export")
-    format = chat_format(recipe.chat.format)
+    format = chat_format(recipe.chat.format, thinks=recipe.chat.thinking)
     if dict(exported.chat_format) != format.fingerprint():
         raise ChangedInput(
             f"{run.folder('export')} was made for another chat format.", "Run: pipe export --force"
@@ -99,7 +99,7 @@ def _check_server(server: OllamaServer, options: RegisterOptions) -> str:
 
 
 def _jobs(recipe: Recipe, run: Run, exported: Manifest, name: str) -> list[Job]:
-    format = chat_format(recipe.chat.format)
+    format = chat_format(recipe.chat.format, thinks=recipe.chat.thinking)
     files: dict[str, str] = dict(exported.facts["files"])
     if missing := [kind for kind in recipe.export.quantize if kind not in files]:
         raise ChangedInput(

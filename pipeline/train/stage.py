@@ -136,7 +136,7 @@ def _planned(recipe: Recipe, run: Run, base: Base) -> Manifest:
             "model": recipe.model.model_dump(mode="json"),
         },
         inputs=base.entries() | run.input_entry("data"),
-        chat_format=chat_format(recipe.chat.format).fingerprint(),
+        chat_format=chat_format(recipe.chat.format, thinks=recipe.chat.thinking).fingerprint(),
         seed=recipe.seed,
         versions=versions_of(
             "unsloth", "unsloth_zoo", "torch", "transformers", "trl", "peft", "bitsandbytes"
@@ -146,7 +146,9 @@ def _planned(recipe: Recipe, run: Run, base: Base) -> Manifest:
 
 def _job(recipe: Recipe, run: Run, base: Base, work: Unfinished, launch: Launch) -> Job:
     train, data = recipe.train, run.folder("data").resolve()
-    encoder = Encoder(base.folder / "tokenizer.json", chat_format(recipe.chat.format))
+    encoder = Encoder(
+        base.folder / "tokenizer.json", chat_format(recipe.chat.format, thinks=recipe.chat.thinking)
+    )
     encoded = {name: data / "encoded" / f"{name}.arrow" for name in ("train", "eval", "general")}
     return Job(
         base=str(base.folder.resolve()),

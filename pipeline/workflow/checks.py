@@ -89,7 +89,7 @@ class _Maker:
             name="tuned" if tuned else "base",
             base=known.model if tuned else known.base,
             adapter=known.adapter if tuned else None,
-            format=chat_format(recipe.chat.format),
+            format=chat_format(recipe.chat.format, thinks=recipe.chat.thinking),
             asked=recipe.export.model_copy(update=changes),
             license="none",
         )

@@ -36,7 +36,7 @@ def _part_of(work: Work) -> "Part":
 
     data, train, export = _whole(work)
     made = Made(work.run, data, train, export)
-    format = chat_format(work.recipe.chat.format)
+    format = chat_format(work.recipe.chat.format, thinks=work.recipe.chat.thinking)
     return Part(work.recipe, made, parameters(work.recipe, format), work.emit)
 
 

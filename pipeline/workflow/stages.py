@@ -81,7 +81,7 @@ def export(work: Work) -> Manifest:
         base = work.base()
         work.run.require("train").check_inputs(base.entries(), "Train on this base: pipe train")
         tuned = trained(work.recipe, work.run, base)
-        format = chat_format(work.recipe.chat.format)
+        format = chat_format(work.recipe.chat.format, thinks=work.recipe.chat.thinking)
         sources = work.run.require("data").facts["sources"]
         license = license_text(work.recipe, base.folder)
         job, companions = _export_job(work.recipe, (tuned.model, tuned.adapter), license, format)
@@ -112,7 +112,7 @@ def export_folder(
     from pipeline.gguf import write_types
     from pipeline.serve import license_text
 
-    format = None if own_template else chat_format(recipe.chat.format)
+    format = None if own_template else chat_format(recipe.chat.format, thinks=recipe.chat.thinking)
     base = base_at(folders[0])
     license = license_text(recipe, base.folder)
     job, companions = _export_job(recipe, (base, folders[1]), license, format)
@@ -147,13 +147,18 @@ def register_if_served(work: Work) -> None:
         work.emit(Note(f"Not registered: {error.message} Once Ollama runs: {later}"))
 
 
-def evaluate(work: Work, metric_files: tuple[Path, ...] = ()) -> Manifest:
-    """`metric_files` are Python files with a function `metric`, which are run."""
+def evaluate(
+    work: Work, metric_files: tuple[Path, ...] = (), *, shared: Path | None = None
+) -> Manifest:
+    """`metric_files` are Python files with a function `metric`, which are run.
+
+    `shared` is a folder where runs of the same base keep its answers for one another.
+    """
     from pipeline.data.read.sources import open_source
     from pipeline.evaluate import Means
     from pipeline.evaluate import evaluate as stage
 
-    means = Means(open_source, metric_files, work.force)
+    means = Means(open_source, metric_files, work.force, shared)
     with work.run.lock():
         work.keep()
         return stage(work.recipe, work.run, work.base(), work.emit, means)

@@ -7,7 +7,7 @@ from pipeline.errors import ChangedInput, StaleInput
 from pipeline.recipe import Recipe
 from pipeline.recipe.training import UNSEEN
 from pipeline.run import Manifest, Stage
-from pipeline.run.folder import NEEDS
+from pipeline.run.folder import NEEDS, made_from
 from pipeline.workflow.work import Work
 
 StageStatus = str
@@ -31,13 +31,14 @@ def preview(work: Work, stages: Sequence[Stage]) -> dict[Stage, dict[str, Any]]:
 def status(work: Work) -> dict[Stage, StageStatus]:
     """Each stage: done, missing, changed (a file is not what was written) or stale."""
     found: dict[Stage, StageStatus] = {}
-    for stage, needs in NEEDS.items():
+    for stage in NEEDS:
         try:
             manifest = work.run.manifest(stage)
             if manifest is None:
                 found[stage] = "missing"
                 continue
-            current = all(found[need] == "done" for need in needs) and _obeys(manifest, work)
+            whole = all(found[need] == "done" for need in made_from(manifest))
+            current = whole and _obeys(manifest, work)
             if current:
                 work.run.require(stage)
             found[stage] = "done" if current else "stale"

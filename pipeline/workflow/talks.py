@@ -164,7 +164,9 @@ def _served(work: Work, wish: Wish) -> "Partner":
         return ServedPartner(server, wish.ollama, ASSUMED)
     model = _registered(work, wish)
     name = str(model["name"])
-    partner = ServedPartner(server, name, chat_format(work.recipe.chat.format))
+    partner = ServedPartner(
+        server, name, chat_format(work.recipe.chat.format, thinks=work.recipe.chat.thinking)
+    )
     _, digest = model_blob(server.show(name))
     if digest != (model.get("served") or model["digest"]):
         raise ChangedInput(
@@ -198,7 +200,7 @@ def _sampling(work: Work) -> dict[str, float]:
 def _key(work: Work, exported: Manifest, type: str) -> str:
     """Twelve hex digits of the base's hashes and of everything else that the file is made by."""
     base = {name: asdict(e) for name, e in exported.inputs.items() if name.startswith("base/")}
-    format = chat_format(work.recipe.chat.format).fingerprint()
+    format = chat_format(work.recipe.chat.format, thinks=work.recipe.chat.thinking).fingerprint()
     made_by = [base, type, work.recipe.export.tensor_types, format, exported.versions]
     return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -212,7 +214,7 @@ def _make_base(work: Work, type: str, path: Path) -> None:
     asked = work.recipe.export.model_copy(
         update={"quantize": (type,), "importance": None, "adapter_gguf": False}
     )
-    format = chat_format(work.recipe.chat.format)
+    format = chat_format(work.recipe.chat.format, thinks=work.recipe.chat.thinking)
     license = license_text(work.recipe, base.folder)
     job = Job(base.title, base, None, format, asked, license)
     path.parent.mkdir(parents=True, exist_ok=True)

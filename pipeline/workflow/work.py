@@ -38,4 +38,7 @@ class Work:
     def encoder(self) -> Encoder:
         """The run's chat format over the base's tokenizer."""
         folder = self.base(weights=False).folder
-        return Encoder(folder / "tokenizer.json", chat_format(self.recipe.chat.format))
+        return Encoder(
+            folder / "tokenizer.json",
+            chat_format(self.recipe.chat.format, thinks=self.recipe.chat.thinking),
+        )

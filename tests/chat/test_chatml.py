@@ -133,7 +133,11 @@ def test_content_never_becomes_a_token_that_is_no_text(
     assert encoder.text_of(reply) == FORMAT.target(reasoning, answer)
 
 
-@given(rows=st.lists(st.builds(Exchange, st.none() | PLAIN, ATTACKS, st.none() | ATTACKS, ATTACKS)))
+@given(
+    rows=st.lists(
+        st.builds(Exchange, st.none() | PLAIN, ATTACKS, st.none() | ATTACKS, ATTACKS, st.none())
+    )
+)
 @settings(max_examples=30)
 def test_a_batch_gives_the_examples_of_its_rows(qwen3, rows):
     single = [qwen3.example(r.question, r.reasoning, r.answer, system=r.system) for r in rows]

@@ -133,7 +133,9 @@ def test_each_control_token_in_each_place_stays_text(encoder, name):
         assert encoder.text_of(encoded.ids).count(form.strip()) >= 4
 
 
-EXCHANGES = st.lists(st.builds(Exchange, SYSTEM, ATTACKS, st.none() | ATTACKS, ATTACKS), max_size=3)
+EXCHANGES = st.lists(
+    st.builds(Exchange, SYSTEM, ATTACKS, st.none() | ATTACKS, ATTACKS, st.none()), max_size=3
+)
 
 
 @given(rows=EXCHANGES)
@@ -150,7 +152,7 @@ def test_a_reply_that_joins_the_prompt_is_no_example(encoder, monkeypatch):
         Exchange(None, "q", None, "b"),
         Exchange("", "q", "", ""),
     ]
-    monkeypatch.setitem(encoder._prefixes, False, [0])
+    monkeypatch.setitem(encoder._prefixes, (False, None), [0])
     taken = [encoded is not None for encoded in encoder.examples(rows)]
     assert taken == [True, False, True]
     with pytest.raises(ValueError, match="token boundary"):

@@ -59,8 +59,10 @@ def test_recipes_lists_what_is_built_in() -> None:
     assert code == 0
     assert [line.split()[0] for line in output.splitlines()] == [
         "demo",
+        "llama3.1-8b-price",
         "llama3.2-1b-r1",
         "llama3.2-3b-r1",
+        "qwen3-0.6b-alpaca-100",
         "qwen3-0.6b-r1",
     ]
 

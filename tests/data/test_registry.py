@@ -50,7 +50,7 @@ def everywhere(test):
 def test_golden_records_become_the_golden_rows(entry):
     for case in golden(entry):
         row = to_row(entry.columns, case["record"], "row 1", entry.id)
-        found = {"row": vars(row)} if isinstance(row, Row) else {"reject": row.reason}
+        found = {"row": row.as_dict()} if isinstance(row, Row) else {"reject": row.reason}
         expected = {key: case[key] for key in ("row", "reject") if key in case}
         assert found == expected, case["about"]
 
@@ -72,7 +72,7 @@ def test_golden_rows_have_the_form_that_the_entry_says(entry):
     assert ("<|begin_of_thought|>" in replies) == (entry.form == "thought")
     assert ("<answer>" in replies) == (entry.form == "wrapped")
     assert bool(entry.columns.messages) == (
-        entry.form in ("chat", "thought", "wrapped", "direct") or entry.id.endswith("dolphin-r1")
+        entry.form in ("chat", "thought", "wrapped") or entry.id.endswith("dolphin-r1")
     )
     assert bool(entry.columns.candidates) == (entry.form == "candidates")
     assert bool(entry.columns.reasoning) == (entry.form == "separate")
@@ -120,6 +120,8 @@ def test_the_issue_s_datasets_are_known():
         "a-m-team/AM-DeepSeek-R1-Distilled-1.4M am_0.9M",
         "Congliu/Chinese-DeepSeek-R1-Distill-data-110k",
         "Congliu/Chinese-DeepSeek-R1-Distill-data-110k-SFT",
+        "tatsu-lab/alpaca",
+        "yahma/alpaca-cleaned",
     ]
 
 
@@ -144,6 +146,7 @@ def test_what_is_not_confirmed_is_marked():
         "a-m-team/AM-DeepSeek-R1-Distilled-1.4M am_0.5M": ("licence",),
         "Congliu/Chinese-DeepSeek-R1-Distill-data-110k": ("licence",),
         "Congliu/Chinese-DeepSeek-R1-Distill-data-110k-SFT": ("licence",),
+        "yahma/alpaca-cleaned": ("licence", "teacher"),
     }
 
 
@@ -152,6 +155,8 @@ def test_models_carry_on_the_duties_of_these():
         "ServiceNow-AI/R1-Distill-SFT": ("non-commercial", "share-alike"),
         "Magpie-Align/Magpie-Reasoning-V2-250K-CoT-Deepseek-R1-Llama-70B": ("non-commercial",),
         "a-m-team/AM-DeepSeek-R1-Distilled-1.4M": ("non-commercial",),
+        "tatsu-lab/alpaca": ("non-commercial",),
+        "yahma/alpaca-cleaned": ("non-commercial",),
     }
 
 
@@ -227,7 +232,7 @@ def test_find_takes_the_last_part_of_an_id():
 
 def test_the_table_has_a_line_for_each_form_of_a_dataset():
     table = markdown_table().splitlines()
-    assert len(table) == 2 + 23
+    assert len(table) == 2 + 25
     assert table[4] == (
         "| open-thoughts/OpenThoughts-114k | **default** | chat with thought and solution tags "
         "| 113,957 | apache-2.0 | `{messages: conversations, system: system}` |"

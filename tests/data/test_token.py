@@ -137,10 +137,15 @@ def test_a_hub_that_answers_with_the_token_makes_nobody_say_it(
             "for url 'https://cdn.example/a/b'.",
         ),
         ("404 Client Error: some/rows at hf_main?", "404 Client Error: some/rows at hf_main?"),
+        ("OPENAI_API_KEY=sk-proj-AbCdEf0123456789xy", "OPENAI_API_KEY=[removed]"),
+        ("with github_pat_11ABCDEFG0abcdefgh and", "with [removed] and"),
+        ("from hf-internal-testing/tiny-random", "from hf-internal-testing/tiny-random"),
+        ("wandb: 0123456789abcdef0123456789abcdef01234567", "wandb: WANDB_API_KEY"),
     ],
 )
 def test_what_lets_another_in_is_taken_out_of_a_message(monkeypatch, said, heard):
     monkeypatch.setenv("HF_TOKEN", PLANTED)
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef0123456789abcdef01234567")
     assert harmless(said) == heard
 
 

@@ -17,6 +17,12 @@ from pipeline.run import Run
 
 # no server answers here
 NOBODY = "127.0.0.1:9"
+PLANTED = {
+    "HF_TOKEN": "hf_PLANTEDplantedPLANTEDplanted",
+    "HUGGING_FACE_HUB_TOKEN": "hf_ANOTHERplantedANOTHERplanted",
+    "WANDB_API_KEY": "0123456789abcdefPLANTED0123456789abcdef",
+}
+"""In the environment of every command here; what holds one of them has leaked it."""
 
 
 @dataclass
@@ -34,12 +40,12 @@ class Demo:
     def pipe(
         self, *arguments: str, code: int = 0, ollama: str | None = None
     ) -> "subprocess.CompletedProcess[str]":
-        """Run a command; its exit code is asserted, its time kept."""
+        """Run a command; its exit code and its silence on secrets are asserted, its time kept."""
         started = perf_counter()
         done = subprocess.run(
             [sys.executable, "-m", "pipeline", *arguments],
             cwd=self.folder,
-            env={**os.environ, "OLLAMA_HOST": ollama or self.ollama},
+            env={**os.environ, **PLANTED, "OLLAMA_HOST": ollama or self.ollama},
             capture_output=True,
             text=True,
             check=False,
@@ -47,10 +53,16 @@ class Demo:
         self.seconds[arguments[0]] = perf_counter() - started
         assert done.returncode == code, f"{arguments}: {done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
+        assert not leaked((done.stdout + done.stderr).encode()), arguments
         return done
 
     def json(self, relative: str) -> Any:
         return json.loads((self.run.root / relative).read_text())
+
+
+def leaked(content: bytes) -> list[str]:
+    """The names of the planted secrets that the bytes hold."""
+    return [name for name, value in PLANTED.items() if value.encode() in content]
 
 
 @pytest.fixture(scope="session")

@@ -100,6 +100,17 @@ def test_the_table_and_the_sentence_below_it_fit_a_terminal(
     assert json.loads(capsys.readouterr().out)["items"] == 10
 
 
+def test_each_table_bears_the_name_of_its_own_task_whatever_the_names_are(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a-further-one.jsonl"
+    path.write_text(json.dumps({"question": "What is 3 and 1?", "reference": "4"}) + "\n")
+    bench.eval(demo(*SMALL, f"eval.tasks=[test, {path}]"))
+    show_scores(bench.run, False)
+    shown = capsys.readouterr().out
+    assert "r: 10 questions of test" in shown and "r: 1 questions of a-further-one" in shown
+
+
 def test_options_are_shorthands_for_values_of_the_recipe() -> None:
     options = ["--task", "gsm8k", "--engine", "q4_k_m", "--engine", "Base", "--limit", "3"]
     options += ["--samples", "4", "--temperature", "0.6"]

@@ -9,7 +9,14 @@ from pipeline.recipe import builtin_names, dump, load
 
 
 def test_every_built_in_recipe_is_valid() -> None:
-    assert builtin_names() == ["demo", "llama3.2-1b-r1", "llama3.2-3b-r1", "qwen3-0.6b-r1"]
+    assert builtin_names() == [
+        "demo",
+        "llama3.1-8b-price",
+        "llama3.2-1b-r1",
+        "llama3.2-3b-r1",
+        "qwen3-0.6b-alpaca-100",
+        "qwen3-0.6b-r1",
+    ]
     for name in builtin_names():
         assert load(name).recipe.name == name
 

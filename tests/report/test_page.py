@@ -148,6 +148,8 @@ def test_the_cost_of_the_first_file_is_told(tmp_path: Path) -> None:
         ({"license": "Llama 3.2 Community License Agreement\n..."}, "Built with Llama"),
         ({"license": "unknown: see the base model's card"}, "read the base's card"),
         ({"duties": ["non-commercial"]}, "Math-220k default: not for commercial use."),
+        ({"license": "MIT License\n\nCopyright"}, "No licence asks for more than its notice."),
+        ({"license": "MIT", "overrides": ["model.base=x/Llama-3.2-1B"]}, "Built with Llama"),
         ({}, "No licence asks for more than its notice."),
     ],
 )

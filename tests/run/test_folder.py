@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,8 @@ def test_times_are_kept_apart(run: Run) -> None:
         draft.timing["base"] = 1.23456
     timing = json.loads((run.folder("eval") / "timing.json").read_text())
     assert timing["base"] == 1.235 and timing["seconds"] >= 0
+    finished = datetime.fromisoformat(timing["finished"])
+    assert finished.tzinfo == UTC and abs(datetime.now(UTC) - finished) < timedelta(minutes=1)
 
 
 def test_a_stage_made_from_another_version_of_its_input_is_refused(run: Run) -> None:

@@ -137,8 +137,10 @@ def test_a_process_ends_with_the_one_that_started_it() -> None:
     """Its input stays open: the launcher alone was killed."""
     script = (
         "import os, subprocess, sys, time\n"
-        "code = 'from pipeline.child import end_with_the_parent as end; "
-        'print("up", flush=True); end()\'\n'
+        "code = 'import threading, time; from pipeline.child import end_with_the_parent as end; "
+        # it has to know its parent before that one is killed
+        "threading.Thread(target=end).start(); time.sleep(0.5); "
+        'print("up", flush=True)\'\n'
         "subprocess.Popen([sys.executable, '-c', code])\ntime.sleep(60)"
     )
     with process(script) as launcher:

@@ -57,7 +57,7 @@ class Selection:
         return int((self.of(source) == LEFT_OUT).sum())
 
     def cut(self, source: int) -> int:
-        """Rows of a source that are kept with less reasoning than they came with."""
+        """Rows of a source that are kept with less text than they came with."""
         rows = self._rows(source)
         return int(((self.came[rows] > self.tokens[rows]) & (self.of(source) == KEPT)).sum())
 

@@ -3,8 +3,10 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
+from pipeline.answers.match import numbers
 from pipeline.data.read.records import Record, check_flags, exchange, select, value_at, verified
 from pipeline.data.read.replies import (
     RejectedError,
@@ -38,6 +40,16 @@ class Row:
     answer: str
     reference: str | None
     """The short final answer to score against, where the dataset has one."""
+    reply_start: str | None = None
+    """Text that the reply begins with, given before the answer."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row contract; `reply_start` only where there is one."""
+        return {key: value for key, value in vars(self).items() if key != "reply_start" or value}
+
+
+ROW_FIELDS = tuple(name for name in Row.__dataclass_fields__ if name != "reply_start")
+"""What every row has."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,7 @@ class Reject:
 
     def as_dict(self) -> dict[str, Any]:
         """The row contract and the reason, long texts clipped, writable as UTF-8."""
-        known = vars(self.row) if self.row else dict.fromkeys(Row.__dataclass_fields__)
+        known = self.row.as_dict() if self.row else dict.fromkeys(ROW_FIELDS)
         values = {key: clip(value) if value else value for key, value in known.items()}
         values["source"] = values["source"] or clip(self.source)
         return values | {
@@ -121,6 +133,7 @@ def _row(columns: Columns, record: Record, where: str, source: str, correct: boo
         reasoning=reasoning,
         answer=answer,
         reference=_reference(columns, record, answer),
+        reply_start=columns.reply_start,
     )
 
 
@@ -176,7 +189,16 @@ def _answer(columns: Columns, value: object) -> str:
         if not isinstance(value, int) or not 0 <= value < len(columns.labels):
             raise RejectedError("bad_label")
         value = columns.labels[value]
-    return bare_answer(number_text(value) or clean(value))
+    answer = bare_answer(number_text(value) or clean(value))
+    return _rounded(answer) if columns.round_answer else answer
+
+
+def _rounded(answer: str) -> str:
+    """The number as a whole one, halves up; `$1,234.50` is read as well."""
+    found = numbers(answer)
+    if len(found) != 1:
+        raise RejectedError("no_number" if not found else "several_numbers")
+    return str(Decimal(found[0].replace(",", "")).to_integral_value(ROUND_HALF_UP))
 
 
 def _split(reply: object) -> tuple[str, str, bool]:

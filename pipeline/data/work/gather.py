@@ -116,7 +116,7 @@ class Gatherer:
             gathered.opened.entry.sha256,
             gathered.opened.source.limit,
             hashlib.sha256(self._setup.tokenizer_json.read_bytes()).hexdigest(),
-            self._setup.chat_format,
+            self._setup.format.fingerprint(),
             versions_of(*DECIDING),
             _code(),
         ]
@@ -159,7 +159,9 @@ class Gatherer:
 def task_of(recipe: Recipe, source: Source, settled: Settled, number: int, kind: Kind) -> Task:
     """What the recipe asks of a source, its columns settled."""
     data = recipe.data
-    usual = {"train": data.filters, "test": _TEST, "general": _GENERAL}[kind]
+    # a question is asked as it was learned
+    test = _TEST.model_copy(update={"question_tokens": data.filters.question_tokens})
+    usual = {"train": data.filters, "test": test, "general": _GENERAL}[kind]
     return Task(
         number=number,
         dataset=source.dataset,

@@ -204,7 +204,7 @@ def _batch(kept: Sequence[Kept]) -> Any:
 
 def _line(kept: Kept) -> bytes:
     trained = {} if kept.split == "test" else {"thinking": kept.thinking}
-    return jsonl_line(vars(kept.row) | trained).encode()
+    return jsonl_line(kept.row.as_dict() | trained).encode()
 
 
 def _row_key(kept: Kept) -> int:

@@ -13,7 +13,7 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from pipeline.chat import Backend, Encoder, chat_format, fastest
+from pipeline.chat import Backend, ChatFormat, Encoder, fastest
 from pipeline.cores import cores
 from pipeline.data.read.chunks import Chunk
 from pipeline.data.work.parts import Part, write_part
@@ -29,11 +29,11 @@ class Setup:
     """What every process encodes with."""
 
     tokenizer_json: Path
-    chat_format: str
+    format: ChatFormat
     backend: Backend = "tokenizers"
 
     def encoder(self) -> Encoder:
-        return Encoder(self.tokenizer_json, chat_format(self.chat_format), backend=self.backend)
+        return Encoder(self.tokenizer_json, self.format, backend=self.backend)
 
     def proven(self) -> "Setup":
         """With the fastest encoder that is proven to give the same ids."""

@@ -82,13 +82,14 @@ class _Candidate:
     fingerprints: Fingerprint
     split: Split
     thinking: bool
+    dropped: int
+    """Tokens that the question was cut by."""
 
     @property
     def exchange(self) -> Exchange:
         row = self.row
-        return Exchange(
-            row.system, row.question, row.reasoning if self.thinking else None, row.answer
-        )
+        reasoning = row.reasoning if self.thinking else None
+        return Exchange(row.system, row.question, reasoning, row.answer, row.reply_start)
 
 
 class Worker:
@@ -141,14 +142,15 @@ class Worker:
             return _reject("too_long", where, row)
         if reason := first_reason(self._checks, fitting):
             return _reject(reason, where, row)
+        fitting, dropped = self._cut_question(fitting)
         # a general row is the same draw whatever other sources there are
         key = f"{'general' if task.kind == 'general' else task.number}:{index}:{row.id}"
         fingerprints = fingerprint(_without_prompt(fitting.question, task.columns.prompt))
         split = self._split(fingerprints.key)
         share = 0.0 if split == "test" else task.no_thinking_share
-        reasoned = row.reasoning is not None and split != "general"
-        thinking = reasoned and self._share("thinking", key) >= share
-        return _Candidate(fitting, where, key, fingerprints, split, thinking)
+        thinks = self._encoder.format.thinks and row.reasoning is not None and split != "general"
+        thinking = thinks and self._share("thinking", key) >= share
+        return _Candidate(fitting, where, key, fingerprints, split, thinking, dropped)
 
     def _bounded(self, row: Row) -> Row | None:
         """The row where it may fit, its reasoning cut coarsely if it may be cut; else None."""
@@ -158,6 +160,20 @@ class Worker:
         if self._task.filters.over_long == "drop" or len(row.reasoning or "") <= over:
             return None
         return replace(row, reasoning=(row.reasoning or "")[:-over])
+
+    def _cut_question(self, row: Row) -> tuple[Row, int]:
+        """The row with its own question no longer than is asked for, and tokens that it lost."""
+        most, prompt = self._task.filters.question_tokens, self._task.columns.prompt
+        own = _without_prompt(row.question, prompt)
+        # no token has less than a byte
+        if most is None or len(own.encode()) <= most:
+            return row, 0
+        kept = self._encoder.beginning(own, most)
+        if kept == own:
+            return row, 0
+        shorter = kept if prompt is None else prompt.replace("{question}", kept)
+        lost = len(self._encoder.content_ids(own)) - len(self._encoder.content_ids(kept))
+        return replace(row, question=shorter.replace("\r\n", "\n").strip()), lost
 
     def _settled(
         self,
@@ -170,11 +186,11 @@ class Worker:
             return _reject("prompt_boundary", candidate.where, candidate.row)
         if len(example.ids) - example.target_start <= _END_OF_TURN:
             return _reject("nothing_to_learn", candidate.where, candidate.row)
-        row, came = candidate.row, len(example.ids)
-        if came > self._task.max_seq_length:
+        row, whole = candidate.row, len(example.ids)
+        if whole > self._task.max_seq_length:
             shorter = self._shortened(candidate, example)
             if shorter is None:
-                too_long.append(came)
+                too_long.append(whole)
                 return _reject("too_long", candidate.where, row)
             row, example = shorter
         return Kept(
@@ -184,7 +200,7 @@ class Worker:
             candidate.split,
             candidate.thinking,
             example,
-            came,
+            whole + candidate.dropped,
             _draw(self._task.draw_seed, "mixture", candidate.key),
         )
 

@@ -26,7 +26,7 @@ _EVERY = 0.5
 
 _GENERAL = SPLITS.index("general")
 
-_FIELDS = tuple(Row.__dataclass_fields__)
+_FIELDS = frozenset(Row.__dataclass_fields__)
 
 
 def write_rows(
@@ -127,7 +127,7 @@ def _write_dropped(part: OpenPart, codes: Codes, selection: Selection, writer: W
     lines, places = part.texts("line"), part.texts("where")
     for row in map(int, np.flatnonzero((codes != KEPT) & (codes != LEFT_OUT))):
         values = json.loads(lines[row])
-        dropped = Row(**{name: values[name] for name in _FIELDS})
+        dropped = Row(**{name: values[name] for name in values.keys() & _FIELDS})
         reject = Reject(
             selection.reasons[int(codes[row])], places[row].decode(), dropped.source, "", dropped
         )

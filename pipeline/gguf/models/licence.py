@@ -1,21 +1,19 @@
 """A licence in a file's metadata: an SPDX id where there is one, else a name and a link."""
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from pipeline.card.licences import OTHER, Licence, title_of
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,39}")
-_LLAMA = re.compile(r"llama[- ]?(\d(?:\.\d)?)(?: community licen[cs]e agreement)?", re.IGNORECASE)
 _SPDX = (
     "Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0",
     "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0", "CC-BY-ND-4.0", "GPL-3.0", "AGPL-3.0", "LGPL-3.0",
     "MPL-2.0", "OpenRAIL", "Unlicense", "ISC", "Zlib", "WTFPL",
 )  # fmt: skip
 _BY_HUB_ID = {each.lower(): each for each in _SPDX}
-_BY_TITLE = {"apache license": "Apache-2.0", "mit license": "MIT", "the mit license": "MIT"}
 
 
 @dataclass(frozen=True)
@@ -32,15 +30,12 @@ class License:
 
         A text that is not recognised is `other`, named by its first line.
         """
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        title = lines[0] if lines else "unknown"
-        if version := _LLAMA.fullmatch(title):
-            return _llama(version[1])
-        if len(lines) <= 1 and _ID.fullmatch(title):
-            return cls(_BY_HUB_ID.get(title.lower(), title))
-        if known := _BY_TITLE.get(title.lower()):
-            return cls(known)
-        return cls("other", title[:80])
+        known = Licence.of(text, base="")
+        if known.llama:
+            return cls(known.id, f"{known.llama.title} Community License Agreement", known.link)
+        if known.id == OTHER:
+            return cls(OTHER, title_of(text)[:80])
+        return cls(_BY_HUB_ID.get(known.id, known.id))
 
     def add_to(self, writer: "GGUFWriter") -> None:
         """general.license, and its name and link where it has any."""
@@ -49,11 +44,3 @@ class License:
             writer.add_license_name(self.name)
         if self.link is not None:
             writer.add_license_link(self.link)
-
-
-def _llama(version: str) -> License:
-    return License(
-        f"llama{version}",
-        f"Llama {version} Community License Agreement",
-        f"https://www.llama.com/llama{version.replace('.', '_')}/license/",
-    )

@@ -1,0 +1,166 @@
+"""compare: variants of a recipe side by side, and the best of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.options import (
+    dry_run_option,
+    force_option,
+    open_work,
+    run_options,
+    yes_option,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pipeline.study.compare import Comparison
+    from pipeline.workflow import Work
+
+_COLUMNS = ("variant", "right\nafter", "95%\ninterval", "memory\nGB", "saved", "time",
+            "speed\nup", "eval\nloss", "general\nloss")  # fmt: skip
+_WIDEST = 40
+"""Characters of a label before it is folded."""
+
+
+@click.command()
+@run_options
+@force_option
+@dry_run_option
+@yes_option
+@click.option("--vary", multiple=True, metavar="KEY=A,B,C",
+              help="Values of a recipe key, as lora.r=8,16; repeatable.")  # fmt: skip
+@click.option("--stages", type=click.Choice(["train,eval", "train"]), default="train,eval",
+              show_default=True, help="What is done with each variant.")  # fmt: skip
+@click.option("--export", is_flag=True, help="Also write each variant's GGUFs, and ask them.")
+@click.option("--markdown", is_flag=True, help="The table as Markdown, ready to paste.")
+def compare(
+    dry_run: bool,
+    as_json: bool,
+    markdown: bool,
+    vary: tuple[str, ...],
+    stages: Any,
+    export: bool,
+    **options: Any,
+) -> None:
+    """Train variants of a recipe side by side; name the best.
+
+    What was interrupted goes on where it was. Without --vary: the last comparison again.
+
+    \b
+    Examples:
+      pipe compare --vary lora.r=8,16,32
+      pipe compare --vary train.method=full,lora,qlora --markdown
+      pipe compare --vary lora.r=8,16 --vary learning_rate=1e-4,2e-4 --dry-run
+    """
+    from pipeline.cli.show import say_json
+    from pipeline.study.compare import compare as study
+    from pipeline.study.compare import planned
+
+    work = open_work(**options)
+    if not vary:
+        results = _last(work)
+    else:
+        plan = planned(work, vary, stages=tuple(stages.split(",")), export=export)
+        if dry_run:
+            return _preview(plan, as_json)
+        results = study(plan)
+    if as_json:
+        return say_json(results)
+    _show(results, work.run.root / "compare", markdown)
+
+
+def _last(work: Work) -> dict[str, Any]:
+    """What the run's last comparison found. Raises UsageError where there is none."""
+    from pipeline.study.compare import last
+
+    found = last(work.run)
+    if found is None:
+        raise click.UsageError(
+            f"Name what varies, such as --vary lora.r=8,16; {work.run.root} has no comparison yet."
+        )
+    return found
+
+
+def _preview(plan: Comparison, as_json: bool) -> None:
+    """The variants, those refused with their reason, and about how long they take."""
+    from pipeline.cli.show import say_json
+    from pipeline.report.words import duration
+    from pipeline.study.compare import expected_seconds
+
+    seconds = expected_seconds(plan)
+    if as_json:
+        variants = [
+            {"label": each.label, "settings": dict(each.settings), "reason": each.reason}
+            for each in plan.variants
+        ]
+        return say_json({"variants": variants, "expected_seconds": seconds})
+    click.echo(f"recipe {plan.work.recipe.name}, {len(plan.variants)} variants in {plan.folder}")
+    for each in plan.variants:
+        click.echo(f"  {each.label}" + (f": refused: {each.reason}" if each.reason else ""))
+    if seconds is None:
+        click.echo("time: not known, none was timed yet")
+    else:
+        click.echo(f"time: about {duration(seconds)}, by those that were timed")
+
+
+def _show(results: dict[str, Any], folder: Path, markdown: bool) -> None:
+    from rich.console import Console
+
+    from pipeline.report.compare_words import left_out, optimal, reason
+    from pipeline.report.compare_words import markdown as as_markdown
+
+    if markdown:
+        return click.echo(as_markdown(results), nl=False)
+    console = Console()
+    table = _table(results)
+    # a row is broken by the terminal rather than its figures by us
+    console.width = max(console.width, Console(width=1000).measure(table).maximum)
+    console.print(table)
+    for row in left_out(results):
+        console.print(f"{row['label']} {row['status']}: {reason(row)}", highlight=False)
+    for said in filter(None, (optimal(results), results["rule"])):
+        console.print(said, highlight=False, soft_wrap=True)
+    click.echo(str(folder / "compare.html"))
+
+
+def _table(results: dict[str, Any]) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from pipeline.report.compare_words import done, title
+
+    table = Table(title=title(results), box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    rows = [_cells(row, results) for row in done(results)]
+    used = [
+        place for place in range(len(_COLUMNS)) if any(row[place] not in ("", "–") for row in rows)
+    ]
+    for place in used:
+        width = max(len(row[place]) for row in rows)
+        side: Any = "right" if place else "left"
+        table.add_column(_COLUMNS[place], justify=side, min_width=min(width, _WIDEST))
+    for row in rows:
+        table.add_row(*(row[place] for place in used))
+    return table
+
+
+def _cells(row: Mapping[str, Any], results: dict[str, Any]) -> list[str]:
+    from pipeline.report import compare_words as told
+
+    after = row["after"]
+    mark = " *" if row["label"] == results["best"] else ""
+    return [
+        f"{row['label']}{mark}",
+        f"{after['value']:.1%}" if after else "",
+        f"{100 * after['low']:.1f}-{100 * after['high']:.1f}" if after else "",
+        told.gigabytes(row),
+        told.saved(row),
+        told.took(row),
+        told.speed_up(row),
+        told.loss(row["eval_loss"]),
+        told.general(row).replace(" ", ""),
+    ]
