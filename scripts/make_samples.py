@@ -240,6 +240,9 @@ on a CPU. A score on them says that the pipeline works, nothing about reasoning 
 | `test.jsonl` | {test} stories |
 | `general.jsonl` | 64 everyday questions with direct answers, written for this project |
 | `general-tiny.jsonl` | 660 of what the tiny base can do, by `scripts/make_general.py` |
+| `prompts.jsonl` | 3 questions to be read before and after: no reference |
+| `alpaca-tiny.jsonl` | 48 instructions with answers, written for this project |
+| `catalogue.jsonl`, `catalogue-test.jsonl` | 2000 and 250 products, by `make_catalogue.py` |
 
 **The general rows** show what a base forgets while it is tuned (`data.general`): facts, rewriting,
 lists, small talk, writing, code, one word, nine languages. They are no benchmark.

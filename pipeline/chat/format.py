@@ -15,6 +15,9 @@ from typing import Any, Literal
 from pipeline.assets import asset
 from pipeline.chat.pieces import Control, Conversation, Message, Piece, Tag, Text, joined, text_of
 
+_GIVES_EMPTY_BLOCK = "and $.IsThinkSet (not $.Think)"
+"""When the Go templates give an empty thinking block."""
+
 
 @dataclass(frozen=True)
 class ChatFormat:
@@ -57,12 +60,14 @@ class ChatFormat:
 
         It names no tools: Ollama would then take it instead of its own template.
         """
-        return asset(f"modelfiles/{self.name}.jinja").read_text(encoding="utf-8").rstrip("\n")
+        text = asset(f"modelfiles/{self.name}.jinja").read_text(encoding="utf-8").rstrip("\n")
+        return text if self.thinks else "{%- set enable_thinking = true %}\n" + text
 
     @cached_property
     def ollama_template(self) -> str:
         """Go template; no newline at its end, which would join the generation prompt."""
-        return asset(f"modelfiles/{self.name}.gotmpl").read_text(encoding="utf-8").rstrip("\n")
+        text = asset(f"modelfiles/{self.name}.gotmpl").read_text(encoding="utf-8").rstrip("\n")
+        return text if self.thinks else text.replace(_GIVES_EMPTY_BLOCK, "false")
 
     @property
     def empty_thinking(self) -> str:
@@ -80,7 +85,6 @@ class ChatFormat:
         the templates."""
         meaning = [self.jinja, self.ollama_template, *self.stops, *self.ends]
         meaning += [self.normal_form] if self.normal_form else []
-        meaning += [] if self.thinks else ["never thinks"]
         controls = [self.bos, self.start_header, self.end_header, self.end_of_turn, self.pad]
         text = json.dumps([self.name, *controls, self.think, self.end_think, *meaning])
         return {"name": self.name, "sha256": hashlib.sha256(text.encode()).hexdigest()}

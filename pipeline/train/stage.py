@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base import Base
-from pipeline.chat import Encoder, chat_format
+from pipeline.chat import Encoder, chat_format, conversation_of
 from pipeline.engines.trained import has_gpu
 from pipeline.errors import ChangedInput, PipeError
 from pipeline.recipe import Recipe
@@ -178,9 +178,8 @@ def _samples(recipe: Recipe, encoder: Encoder, rows: Path) -> list[dict[str, Any
         return []
     asked = []
     for row in islice(read_jsonl(rows), recipe.train.sample_rows):
-        system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
-        conversation: Any = [*system, {"role": "user", "content": row["question"]}]
-        asked.append({"question": row["question"], "prompt_ids": encoder.prompt(conversation)})
+        prompt = encoder.prompt(conversation_of(row))
+        asked.append({"question": row["question"], "prompt_ids": prompt})
     return asked
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.chat import FORMATS, Encoder, Exchange, chat_format, parse_reply
+from pipeline.chat import FORMATS, Encoder, Exchange, chat_format, parse_reply, render_jinja
 from tests.support.tokenizer import write_base
 
 ASKED = [{"role": "user", "content": "How many?"}]
@@ -17,6 +17,13 @@ def test_the_prompt_is_the_same_whether_thinking_is_asked_for_or_not(format):
     assert format.render(ASKED, thinking=False) == format.render(ASKED, thinking=True)
     assert format.render(ASKED) == chat_format(format.name).render(ASKED)
     assert format.empty_thinking == ""
+
+
+def test_no_template_gives_an_empty_block(format):
+    given = {"bos_token": format.bos, "add_generation_prompt": True, "enable_thinking": False}
+    assert render_jinja(format.jinja, ASKED, **given) == format.render(ASKED)
+    thinking = chat_format(format.name).ollama_template
+    assert "IsThinkSet" in thinking and "IsThinkSet" not in format.ollama_template
 
 
 def test_a_reply_is_well_formed_without_a_block_alone(format):

@@ -11,7 +11,7 @@ from pipeline.data.prepare import prepare
 from pipeline.recipe import Recipe, load
 from pipeline.run import Run, silent
 from pipeline.run.rows import read_jsonl
-from scripts.recipe_table import read
+from scripts.recipe_table import PAGES, read
 from tests.support.tokenizer import write_base
 
 NAME = "llama3.1-8b-price"
@@ -50,6 +50,22 @@ def test_the_parameters_that_its_page_names_are_those_of_the_shape() -> None:
     known = {figure["figure"]: figure.get("value") for figure in read(NAME)["known"]}
     assert known["trainable parameters"] == each * LLAMA_8B["num_hidden_layers"]
     assert known["adapter, in fp32"] == 4 * known["trainable parameters"]
+
+
+def test_the_page_s_table_of_prices_is_what_was_kept() -> None:
+    page = (PAGES / f"{NAME}.md").read_text(encoding="utf-8")
+    kept = read(NAME)["price"]
+    for row in (each for each in kept["rows"] if each["said"]):
+        said, weighted = row["said"], row["weighted"]["mae"]["value"]
+        figures = [said["mae"]["value"], weighted, said["r2"]["value"]]
+        label = row["label"].partition(" (")[0]
+        lines = [line for line in page.splitlines() if line.startswith(f"| {label} | ")]
+        shown = [float(cell) for cell in lines[0].split("|")[2:5]]
+        assert shown == pytest.approx(figures, abs=0.05)
+    constant = kept["constant"]
+    assert f"| always the training median, ${constant['value']:g} | 24.0 |" in page
+    assert constant["said"]["mae"]["value"] == pytest.approx(24.0, abs=0.05)
+    assert f"true attributes | {kept['linear_regression_mae']:.2f} |" in page
 
 
 def records(path: Path, first: int, count: int) -> Path:
