@@ -12,16 +12,11 @@ from pipeline.run import Run
 from pipeline.run.rows import read_jsonl
 from pipeline.train.order import order_of
 from pipeline.train.rows import labelled, lengths_of
+from tests.e2e.conftest import PLANTED
 from tests.support.training import Bench, Outcome, steps_of, work_of
 
 pytestmark = pytest.mark.e2e
 
-SECRETS = {
-    "HF_TOKEN": "hf_PLANTEDplantedPLANTEDplanted",
-    "WANDB_API_KEY": "0123456789abcdefPLANTED0123456789abcdef",
-    "HUGGING_FACE_HUB_TOKEN": "hf_ANOTHERplantedANOTHERplanted",
-}
-"""In the environment of every training here."""
 STEP = 5
 """Where things go wrong: after the checkpoint of step 3."""
 
@@ -29,7 +24,7 @@ STEP = 5
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in SECRETS.items():
+        for name, value in PLANTED.items():
             patch.setenv(name, value)
         with Bench(tmp_path_factory.mktemp("bench")) as bench:
             yield bench
@@ -160,4 +155,4 @@ def test_no_token_of_the_environment_is_in_any_file(bench: Bench) -> None:
     assert not [path for path in files if path.name == "training_args.bin"]
     for path in files:
         content = path.read_bytes()
-        assert not [name for name, value in SECRETS.items() if value.encode() in content], path
+        assert not [name for name, value in PLANTED.items() if value.encode() in content], path

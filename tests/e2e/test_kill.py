@@ -9,20 +9,15 @@ import pytest
 
 from scripts.kill_bench import opened
 from scripts.kill_test import kill_all
+from tests.e2e.conftest import PLANTED
 
 pytestmark = pytest.mark.e2e
-
-
-SECRETS = {
-    "HF_TOKEN": "hf_PLANTEDplantedPLANTEDplanted",
-    "WANDB_API_KEY": "0123456789abcdefPLANTED0123456789abcdef",
-}
 
 
 def test_three_killed_commands_end_with_the_same_bytes_and_tell_no_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in SECRETS.items():
+    for name, value in PLANTED.items():
         monkeypatch.setenv(name, value)
     with opened(tmp_path, with_ollama=True) as bench:
         kills = kill_all(bench, 3, seed=11)
@@ -36,4 +31,4 @@ def test_three_killed_commands_end_with_the_same_bytes_and_tell_no_secret(
     assert not [path for path in files if path.name == "training_args.bin"]
     for path in files:
         content = path.read_bytes()
-        assert not [name for name, value in SECRETS.items() if value.encode() in content], path
+        assert not [name for name, value in PLANTED.items() if value.encode() in content], path

@@ -2,19 +2,18 @@
 
 import csv
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.engines.trained import TUNED
-from pipeline.errors import ChangedInput
 from pipeline.report.gather import RunView, gather, lines_of
 from pipeline.report.words import finite
 from pipeline.run import Run
 from pipeline.study.compare.best import choose
 from pipeline.study.compare.plan import Comparison, obeys
 from pipeline.study.compare.vary import Variant
+from pipeline.study.kept import kept_results
 
 SCHEMA = 1
 METRIC = "exact_match"
@@ -76,19 +75,7 @@ def last(run: Run) -> Found | None:
 
     Raises ChangedInput where its file is no such result.
     """
-    path = run.root / "compare" / "results.json"
-    if not path.exists():
-        return None
-    try:
-        found: Found = json.loads(path.read_text(encoding="utf-8"))
-        schema = found["schema"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ChangedInput(f"{path} cannot be read: {error}", "Run: pipe compare --vary") from None
-    if schema != SCHEMA:
-        raise ChangedInput(
-            f"{path} has schema {schema}; this pipe writes {SCHEMA}.", "Run: pipe compare --vary"
-        )
-    return found
+    return kept_results(run.root / "compare" / "results.json", SCHEMA, "pipe compare --vary")
 
 
 def _view(plan: Comparison, variant: Variant) -> RunView | None:

@@ -2,12 +2,11 @@
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pipeline.errors import ChangedInput
 from pipeline.run import Run
+from pipeline.study.kept import kept_results
 
 SCHEMA = 1
 KEPT = 0.95
@@ -97,16 +96,4 @@ def last(run: Run) -> Found | None:
 
     Raises ChangedInput where its file is no such result.
     """
-    path = run.root / "quant" / "results.json"
-    if not path.exists():
-        return None
-    try:
-        found: Found = json.loads(path.read_text(encoding="utf-8"))
-        schema = found["schema"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ChangedInput(f"{path} cannot be read: {error}", "Run: pipe quant") from None
-    if schema != SCHEMA:
-        raise ChangedInput(
-            f"{path} has schema {schema}; this pipe writes {SCHEMA}.", "Run: pipe quant"
-        )
-    return found
+    return kept_results(run.root / "quant" / "results.json", SCHEMA, "pipe quant")
