@@ -6,7 +6,8 @@ READY := $(VENV)/.ready
 OLLAMA := .cache/ollama
 BROWSER := .cache/browser
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
-unexport PYTHONPATH
+# where Python may keep its bytecode, importing Unsloth takes half the time
+unexport PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test tools lint fast e2e docs ollama browser lock wheel clean

@@ -70,6 +70,8 @@ class Child:
         except BrokenPipeError:
             raise self._crash(operation) from None
         for line in self._process.stdout:
+            if not line.endswith("\n"):  # it was killed in the middle of a message
+                break
             message = json.loads(line)
             if "error" in message:
                 raise PipeError(message["error"], message["hint"] or self.log_tail())

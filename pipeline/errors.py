@@ -28,6 +28,10 @@ class MissingInput(PipeError):
     """A stage's input is not there: the stage before it has not run."""
 
 
+class FreedInput(MissingInput):
+    """A file of a finished stage is not there because `pipe clean` freed it."""
+
+
 class ChangedInput(PipeError):
     """A stage's input is not the file that its manifest describes."""
 

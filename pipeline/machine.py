@@ -86,7 +86,8 @@ def _llama_cpp() -> Finding:
 
 
 def _quantize_and_ask(folder: Path) -> None:
-    from pipeline.gguf import Job, write_types
+    from pipeline.gguf.export import write_types
+    from pipeline.gguf.job import Job
 
     format = chat_format("llama3.2-reasoning")
     base = open_base(Model(base="builtin:tiny-llama"))

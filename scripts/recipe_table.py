@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.chat import chat_format, parse_reply
-from pipeline.report.gather import RunView, answers_of, gather
+from pipeline.report.gather import answers_of, gather
 from pipeline.report.safe import visible
+from pipeline.report.view import RunView
 from pipeline.report.words import duration, listed, metric, number, size
 from pipeline.run import Run
 

@@ -52,6 +52,15 @@ def test_a_crash_is_an_error_with_its_last_words_and_the_cure(child: Child) -> N
         child.ask("count", to=0)
 
 
+def test_a_child_killed_in_the_middle_of_a_message_is_a_crash() -> None:
+    with Child("tests.support.torn_child", hint="more memory", environment=ENVIRONMENT) as torn:
+        messages = torn.stream("count")
+        assert next(messages) == {"number": 0}
+        with pytest.raises(NativeCrash, match="SIGKILL at count") as caught:
+            next(messages)
+    assert caught.value.hint == "more memory"
+
+
 def ended(pid: int, within_s: float = 5.0) -> bool:
     deadline = time.monotonic() + within_s
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:

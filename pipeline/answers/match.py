@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pipeline.answers.maths import is_bounded, parse, verify
 
 _BOXED = "\\boxed{"
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+_NUMBER = re.compile(r"-?(?:\d[\d,]*(?:\.\d+)?|(?<![\w.)])\.\d+)")
 
 
 def exact_match(answer: str, reference: str) -> bool:
@@ -49,7 +49,7 @@ def boxed(text: str) -> Iterator[str]:
 
 
 def numbers(text: str) -> list[str]:
-    """Plain numbers as they are written, `1,234.50` among them."""
+    """Plain numbers as they are written, `1,234.50` and `.5` among them."""
     return _NUMBER.findall(text)
 
 
@@ -78,4 +78,6 @@ def _plain_number(text: str) -> str:
     fraction = fraction.rstrip("0")
     sign, digits = ("-", whole[1:]) if whole.startswith("-") else ("", whole)
     digits = digits.lstrip("0") or "0"
-    return f"{sign}{digits}{dot}{fraction}" if fraction else f"{sign}{digits}"
+    if fraction:
+        return f"{sign}{digits}{dot}{fraction}"
+    return digits if digits == "0" else f"{sign}{digits}"

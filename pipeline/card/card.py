@@ -1,6 +1,5 @@
 """README.md of a model: what it is, how it is run, what it owes to whom, what was measured."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline.assets import asset
 from pipeline.card.licences import Licence, duties_of, of_data
+from pipeline.card.markdown import fenced, plain
 from pipeline.card.metadata import front_matter
 from pipeline.card.public import public_name, public_text
 from pipeline.card.results import gates_told, scores, tables
@@ -17,7 +17,6 @@ from pipeline.chat import ChatFormat
 from pipeline.recipe import Recipe
 
 _METHODS = {"qlora": "QLoRA", "lora": "LoRA", "lora-8bit": "LoRA on 8 bits", "full": "all weights"}
-_MARKDOWN = re.compile(r"([\\`*_<>|\[\]])")
 
 
 def model_card(
@@ -49,7 +48,6 @@ def model_card(
         tables=tables(measured) if measured else [],
         gates=gates_told(published.gates) if published and published.gates else [],
         training=_training(recipe, published.trained) if published else "",
-        fence=_fence(published.recipe) if published else "",
     )
     return text
 
@@ -63,15 +61,10 @@ def _template() -> Any:
     environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters["plain"] = _plain
+    environment.filters |= {"plain": plain, "fenced": fenced}
     return environment.from_string(
         asset("modelfiles/card.md.jinja").read_text(encoding="utf-8"),
     )
-
-
-def _plain(text: Any) -> str:
-    """Text that Markdown leaves as it is, in one line, also inside a table."""
-    return _MARKDOWN.sub(r"\\\1", " ".join(str(text).split()))
 
 
 def _row(source: Mapping[str, Any]) -> dict[str, str]:
@@ -82,7 +75,7 @@ def _row(source: Mapping[str, Any]) -> dict[str, str]:
         "link": f"https://huggingface.co/datasets/{source['dataset']}" if revision else "",
         "rows": f"{source['rows']:,}",
         "licence": of_data(source) or "not known",
-        "duties": ", ".join(source.get("duties") or ()) or "-",
+        "duties": ", ".join(source.get("duties") or ()) or "–",
     }
 
 
@@ -114,9 +107,3 @@ def _training(recipe: Recipe, facts: Mapping[str, Any]) -> str:
 def _device(facts: Mapping[str, Any]) -> str:
     device = "a CPU" if facts["device"] == "cpu" else public_text(str(facts["device"]))
     return f"{device} in {facts['precision']}"
-
-
-def _fence(text: str) -> str:
-    """A fence that nothing in the text can close."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    return "`" * max(3, longest + 1)

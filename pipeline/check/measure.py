@@ -1,7 +1,5 @@
 """Divergence of one model's next-token distributions from another's, on held-out replies."""
 
-import hashlib
-import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +18,7 @@ from pipeline.engines.loading import Bits, Variant
 from pipeline.engines.transformers import TransformersEngine
 from pipeline.errors import PipeError
 from pipeline.run import Note, versions_of
-from pipeline.run.files import explained_writes
+from pipeline.run.files import explained_writes, sha256_of_json
 
 WIDE = "BF16"
 """The type of the files that quantized ones are held against."""
@@ -126,8 +124,7 @@ class Measures:
         versions = versions_of("gguf", "llama-cpp-python", "torch", "transformers", "bitsandbytes")
         ids = [(s.ids, s.target_start) for s in self.sequences]
         device = self.part.trained.device
-        text = json.dumps([inputs, asked, versions, ids, device], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return sha256_of_json([inputs, asked, versions, ids, device])
 
     @cached_property
     def sequences(self) -> list[Encoded]:

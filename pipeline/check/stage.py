@@ -20,7 +20,8 @@ from pipeline.engines.ollama import OllamaServer
 from pipeline.run import Emit, Manifest, Progress, versions_of
 from pipeline.run.files import write_json
 
-_SCRATCH = ".check-"
+SCRATCH = ".check-"
+"""How the folder begins, beside the stages, that is there while the gates are measured."""
 
 
 def check(part: RunPart) -> list[Gate]:
@@ -56,9 +57,9 @@ def check(part: RunPart) -> list[Gate]:
 @contextmanager
 def _scratch(root: Path) -> Iterator[Path]:
     """A folder for what is large and does not last; one that a killed check left is removed."""
-    for left in root.glob(f"{_SCRATCH}*"):
+    for left in root.glob(f"{SCRATCH}*"):
         shutil.rmtree(left, ignore_errors=True)
-    with TemporaryDirectory(dir=root, prefix=_SCRATCH, ignore_cleanup_errors=True) as folder:
+    with TemporaryDirectory(dir=root, prefix=SCRATCH, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 

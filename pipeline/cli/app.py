@@ -11,6 +11,7 @@ from pipeline import __version__
 from pipeline.cli import (
     chat,
     check,
+    clean,
     compare,
     datasets,
     doctor,
@@ -67,10 +68,21 @@ class Pipe(click.Group):
             if debug:
                 raise
             raise Failure(error, ctx.obj or "") from None
+        except PermissionError as error:
+            if debug:
+                raise
+            raise Failure(_not_allowed(error), "") from None
         except KeyboardInterrupt:
             click.echo("\npipe: interrupted; nothing half-made was published.", err=True)
-            click.echo("The same command goes on from the last finished stage.", err=True)
+            click.echo("The same command goes on where it was.", err=True)
             ctx.exit(130)
+
+
+def _not_allowed(error: PermissionError) -> PipeError:
+    """Of a folder or file that this user may not touch."""
+    from pipeline.run.files import NOT_ALLOWED
+
+    return PipeError(f"{error.filename}: {error.strerror}.", f"{NOT_ALLOWED.capitalize()}.")
 
 
 def _say_briefly(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
@@ -104,6 +116,7 @@ for command in (
     report.report,
     log.log,
     publish.publish,
+    clean.clean,
     chat.chat,
     plan.plan,
     compare.compare,

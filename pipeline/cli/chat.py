@@ -70,7 +70,7 @@ def chat(as_json: bool, **options: Any) -> None:
 
     \b
     Examples:
-      pipe chat -r demo --ask "Leo owns 42 pens. Leo finds 26 more. How many pens?"
+      pipe chat --ask "How many is 12 and 30?"
       pipe chat --ollama --no-think
       pipe chat --web --open
     """

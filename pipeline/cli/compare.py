@@ -12,8 +12,10 @@ from pipeline.cli.options import (
     force_option,
     open_work,
     run_options,
+    with_options,
     yes_option,
 )
+from pipeline.cli.quant import brief_interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
     from pipeline.study.compare import Comparison
     from pipeline.workflow import Work
 
-_COLUMNS = ("variant", "right\nafter", "95%\ninterval", "memory\nGB", "saved", "time",
-            "speed\nup", "eval\nloss", "general\nloss")  # fmt: skip
+_COLUMNS = ("95%\ninterval", "memory\nGB", "saved", "time", "speed\nup", "eval\nloss",
+            "general\nloss")  # fmt: skip
 _WIDEST = 40
 """Characters of a label before it is folded."""
 
@@ -64,6 +66,7 @@ def compare(
     work = open_work(**options)
     if not vary:
         results = _last(work)
+        _warn(work, results)
     else:
         plan = planned(work, vary, stages=tuple(stages.split(",")), export=export)
         if dry_run:
@@ -84,6 +87,16 @@ def _last(work: Work) -> dict[str, Any]:
             f"Name what varies, such as --vary lora.r=8,16; {work.run.root} has no comparison yet."
         )
     return found
+
+
+def _warn(work: Work, results: dict[str, Any]) -> None:
+    """Say where what is shown is no longer of what is there."""
+    from pipeline.run.studies import study_command, study_doubt
+
+    if doubt := study_doubt(work.run, results):
+        given = click.get_current_context().find_root().obj or ""
+        again = with_options(study_command("compare", results), given)
+        click.secho(f"Stale: {doubt}. Again: {again}", fg="yellow", err=True)
 
 
 def _preview(plan: Comparison, as_json: bool) -> None:
@@ -132,17 +145,19 @@ def _table(results: dict[str, Any]) -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from pipeline.report.compare_words import done, title
+    from pipeline.report.compare_words import deciding, done, title
 
+    score = deciding(results)
+    columns = ("variant", f"{score.label}\nafter", *_COLUMNS)
     table = Table(title=title(results), box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     rows = [_cells(row, results) for row in done(results)]
     used = [
-        place for place in range(len(_COLUMNS)) if any(row[place] not in ("", "–") for row in rows)
+        place for place in range(len(columns)) if any(row[place] not in ("", "–") for row in rows)
     ]
     for place in used:
         width = max(len(row[place]) for row in rows)
         side: Any = "right" if place else "left"
-        table.add_column(_COLUMNS[place], justify=side, min_width=min(width, _WIDEST))
+        table.add_column(columns[place], justify=side, min_width=min(width, _WIDEST))
     for row in rows:
         table.add_row(*(row[place] for place in used))
     return table
@@ -150,13 +165,14 @@ def _table(results: dict[str, Any]) -> Any:
 
 def _cells(row: Mapping[str, Any], results: dict[str, Any]) -> list[str]:
     from pipeline.report import compare_words as told
+    from pipeline.report.words import metric
 
     after = row["after"]
     mark = " *" if row["label"] == results["best"] else ""
     return [
         f"{row['label']}{mark}",
-        f"{after['value']:.1%}" if after else "",
-        f"{100 * after['low']:.1f}-{100 * after['high']:.1f}" if after else "",
+        metric(row["metric"]).shown(after) if after else "",
+        brief_interval(row["metric"], after) if after else "",
         told.gigabytes(row),
         told.saved(row),
         told.took(row),

@@ -10,6 +10,7 @@ import click
 
 from pipeline.cli.options import dry_run_option, force_option, open_work, run_options
 from pipeline.cli.stage import preview
+from pipeline.cli.table import table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -112,22 +113,13 @@ def show_scores(run: Run, as_json: bool) -> None:
 
 
 def _table(title: str, task: dict[str, Any], speed: dict[str, Any], method: str | None) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     from pipeline.engines.trained import shown
 
     rows = [
         (shown(name, method), *_cells(scores, speed.get(name, {})))
         for name, scores in task["engines"].items()
     ]
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for number, column in enumerate(_COLUMNS):
-        width = max(len(row[number]) for row in rows)
-        table.add_column(column, justify="right" if number else "left", min_width=width)
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return table(_COLUMNS, rows, title=title, whole=True)
 
 
 def _cells(scores: dict[str, Any], speed: dict[str, Any]) -> list[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
+    from pipeline.run import Emit, Event
     from pipeline.workflow import Work
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -37,8 +39,9 @@ def run_options(command: Command) -> Command:
 
 _OF_A_RUN = re.compile(
     r"(pipe (?:prepare|train|export|register|check|eval|report|log"
-    r"|publish|plan|compare|quant|price))\b"
+    r"|publish|plan|compare|quant|price|clean|chat))\b(?! -r | --use )"
 )
+"""Not one that names its recipe already, nor one that takes none."""
 
 force_option = click.option("--force", is_flag=True, help="Do it again though it is done.")
 yes_option = click.option(
@@ -56,9 +59,12 @@ def open_work(
     accept: bool = False,
 ) -> Work:
     """The recipe and the run that the options mean, with events drawn on standard error."""
-    chosen = {"-r": recipe, "--run": run_name}
-    given = [part for option, value in chosen.items() if value for part in (option, value)]
-    click.get_current_context().find_root().obj = shlex.join(given)
+    context = click.get_current_context()
+    # as they were typed: `overrides` may hold what other options of a command stand for
+    typed = [("--set", text) for text in context.params.get("overrides", ())]
+    chosen = [("-r", recipe), ("--run", run_name), *typed]
+    given = [part for option, value in chosen if value for part in (option, value)]
+    context.find_root().obj = options = shlex.join(given)
 
     from pipeline.cli.show import drawing
     from pipeline.recipe import load
@@ -66,9 +72,22 @@ def open_work(
     from pipeline.workflow import Work
 
     loaded = load(recipe, overrides).recipe
-    return Work(loaded, Run.of(loaded, run_name), drawing(), force, accept)
+    emit = _naming(drawing(), options)
+    return Work(loaded, Run.of(loaded, run_name), emit, force, accept)
+
+
+def _naming(emit: Emit, options: str) -> Emit:
+    """The same, with these options in the commands that notes name."""
+    from pipeline.run import Note
+
+    def told(event: Event) -> None:
+        if isinstance(event, Note):
+            event = replace(event, text=with_options(event.text, options))
+        emit(event)
+
+    return told
 
 
 def with_options(text: str, options: str) -> str:
     """The commands that a text names, for the recipe and run that were asked for."""
-    return _OF_A_RUN.sub(rf"\1 {options}", text) if options else text
+    return _OF_A_RUN.sub(lambda found: f"{found[1]} {options}", text) if options else text

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+import shlex
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.cli.options import open_work, run_options
+from pipeline.cli.table import table
 
 if TYPE_CHECKING:
     from pipeline.study.plan import Choice, Plan
@@ -104,10 +105,11 @@ def _show_choices(use: str, vram: float, found: list[Choice]) -> None:
     )
     rows = [
         (c.known.title.removesuffix("-Instruct"), c.method + "*" * bool(c.changes),
-         f"{c.total / 1e9:.1f}", f"{c.known.context // 1024}K", c.known.licence, c.why)
+         f"{c.total / 2**30:.1f}", f"{c.known.context // 1024}K", c.known.licence, c.why)
         for c in found if c.fits
     ]  # fmt: skip
-    _table(("model", "method", "GB", "context", "licence", "why"), rows, left=(0, 1, 4, 5))
+    columns = ("model", "method", f"of {vram:g} GB", "context", "licence", "why")
+    _table(columns, rows, left=(0, 1, 4, 5))
     for choice in found:
         if choice.fits and choice.changes:
             click.echo(f"* {choice.known.title}: {' '.join(_set(choice.changes))}")
@@ -192,6 +194,8 @@ def _show_disk(made: Plan) -> None:
 
 def _time(made: Plan) -> Iterator[str]:
     """No time is claimed that was not measured."""
+    from pipeline.report.words import duration
+
     time = made.time
     if time.length is None:
         yield "Time: the rows are not known yet; first: pipe prepare"
@@ -203,17 +207,10 @@ def _time(made: Plan) -> Iterator[str]:
     speed = time.speed
     yield (
         f"Time: {work} at {speed.tokens_per_second:,.0f} tokens/s ({speed.source}): "
-        f"{_duration(time.seconds)}"
+        f"{duration(time.seconds)}"
     )
     if speed.peak_bytes:
         yield f"Memory of that: {_gigabytes(speed.peak_bytes)} GB, measured."
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def _gigabytes(size: float) -> str:
@@ -223,24 +220,14 @@ def _gigabytes(size: float) -> str:
 
 def _set(changes: Mapping[str, Any]) -> list[str]:
     """The changes as options of every command."""
-    return [
-        f"--set {key}={value if isinstance(value, str) else json.dumps(value)}"
-        for key, value in changes.items()
-    ]
+    from pipeline.recipe import written
+
+    return [f"--set {shlex.quote(f'{key}={written(value)}')}" for key, value in changes.items()]
 
 
 def _table(
-    columns: Iterable[str], rows: Iterable[Iterable[str]], left: Iterable[int] = (0,)
+    columns: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int] = (0,)
 ) -> None:
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
 
-    aligned = set(left)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for number, column in enumerate(columns):
-        justify: Any = "left" if number in aligned else "right"
-        table.add_column(column, justify=justify, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+    Console().print(table(columns, rows, left=left))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,13 +14,20 @@ from pipeline.cli.options import (
     force_option,
     open_work,
     run_options,
+    with_options,
     yes_option,
 )
 from pipeline.cli.screen import harmless
-from pipeline.cli.stage import finished
+from pipeline.cli.stage import finished, say_next
 
 if TYPE_CHECKING:
     from pipeline.workflow import Work
+
+_UNKNOWN = {
+    False: "not known: look at the dataset's card",
+    True: "not known: it is your file, and its terms are yours to know",
+}
+"""By whether the rows lie in a file."""
 
 
 @click.command()
@@ -49,6 +59,16 @@ def prepare(
     finished(manifest, as_json, work.run.folder("data"))
     if not as_json:
         click.echo(f"{picture_of_data(work.run)}: the rows in a picture")
+        click.echo(_counted(manifest.counts, work.run.folder("data")))
+        say_next("pipe train")
+
+
+def _counted(counts: Mapping[str, int], folder: Path) -> str:
+    """How many rows there are for what, and where those are that were dropped."""
+    kept = f"{counts['train']:,} to train on, {counts['eval']:,} that steer"
+    dropped = f"{counts['rejects']:,} dropped"
+    reasons = f": {folder / 'rejects.jsonl'} says why" if counts["rejects"] else ""
+    return f"Rows: {kept}, {counts['test']:,} held out, {dropped}{reasons}"
 
 
 def _show_expected(work: Work, as_json: bool) -> None:
@@ -66,15 +86,20 @@ def _show_expected(work: Work, as_json: bool) -> None:
     click.echo(f"recipe {work.recipe.name}, run {work.run.root}, data now {status}")
     for each in found:
         place = " ".join(part for part in (each.dataset, each.config, each.split) if part)
-        click.echo(f"  {place}: {_rows(each)}; columns: {each.columns or 'not looked at'}")
-        licence = each.licence or "not known: look at the dataset's card"
+        columns = f"; columns: {each.columns}" if each.columns else ""
+        click.echo(f"  {place}: {_rows(each)}{columns}")
         duties = f" ({', '.join(each.duties)})" if each.duties else ""
-        click.echo(f"      licence: {licence}{duties}")
+        click.echo(f"      licence: {each.licence or _UNKNOWN[each.local]}{duties}")
         if each.problem:
-            click.secho(f"      {each.problem}", fg="yellow")
+            click.secho(indent(_with_given(each.problem), " " * 6), fg="yellow")
     known = [each.tokens for each in found if each.tokens]
     if len(known) == len(found):
         click.echo(f"  in all about {sum(known):,} tokens, before duplicates are dropped")
+
+
+def _with_given(text: str) -> str:
+    """The commands in a text, for the recipe and the settings that were asked for."""
+    return with_options(text, click.get_current_context().find_root().obj or "")
 
 
 def _rows(each: Any) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.options import open_work, run_options
+from pipeline.cli.table import table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -64,48 +65,40 @@ def tokenizers(names: tuple[str, ...], as_json: bool) -> None:
 
 
 def _numbers_table(rows: list[dict[str, Any]]) -> Table:
-    table = _table("Whole numbers after “Price is $”")
-    for column in ("vocabulary", "0 to 999 in\none token", "all up to", "tokens\nat most"):
-        table.add_column(column, justify="right")
-    for row in rows:
-        if row["reason"]:
-            table.add_row(row["name"], "", "not read", "", "")
-            continue
-        up_to = "none" if row["up_to"] < 0 else str(row["up_to"])
-        cells = (f"{row['vocabulary']:,}", f"{row['one_token']:,}", up_to, str(row["most"]))
-        table.add_row(row["name"], *cells)
-    return table
+    heads = ("", "vocabulary", "0 to 999 in\none token", "all up to", "tokens\nat most")
+    return table(heads, map(_numbers, rows), title="Whole numbers after “Price is $”")
+
+
+def _numbers(row: Mapping[str, Any]) -> tuple[str, ...]:
+    if row["reason"]:
+        return (row["name"], "", "not read", "", "")
+    up_to = "none" if row["up_to"] < 0 else str(row["up_to"])
+    one_token = f"{row['one_token']:,}"
+    return (row["name"], f"{row['vocabulary']:,}", one_token, up_to, str(row["most"]))
 
 
 def _show(title: str, found: Mapping[str, Any]) -> None:
     from rich.console import Console
 
-    from pipeline.report.words import metric, size
+    from pipeline.report.words import metric
 
-    console = Console()
-    table = _table(title)
-    for column in (*(metric(name).label for name in _FIGURES), "weighted\nMAE", "memory"):
-        table.add_column(column.replace(" ", "\n"), justify="right")
-    constant = found["constant"]
-    table.add_row(f"always ${constant['value']:g}", *_cells(constant["said"]), "", "")
-    for row in found["rows"]:
-        if row["status"] == "measured":
-            weighted = metric("mae").shown((row["weighted"] or {}).get("mae"))
-            memory = size(row["memory_bytes"]) if row["memory_bytes"] else ""
-            table.add_row(row["label"], *_cells(row["said"]), weighted, memory)
-    console.print(table)
+    console, constant = Console(), found["constant"]
+    names = (*(metric(name).label for name in _FIGURES), "weighted\nMAE", "memory")
+    heads = ("", *(name.replace(" ", "\n") for name in names))
+    rows = [(f"always ${constant['value']:g}", *_cells(constant["said"]), "", "")]
+    rows += [_measured(row) for row in found["rows"] if row["status"] == "measured"]
+    console.print(table(heads, rows, title=title))
     for row in found["rows"]:
         for reason in filter(None, (row["reason"], row["weighted_reason"])):
             console.print(f"{row['label']}: {reason}", highlight=False, soft_wrap=True)
 
 
-def _table(title: str) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+def _measured(row: Mapping[str, Any]) -> tuple[str, ...]:
+    from pipeline.report.words import metric, size
 
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("")
-    return table
+    weighted = metric("mae").shown((row["weighted"] or {}).get("mae"))
+    memory = size(row["memory_bytes"]) if row["memory_bytes"] else ""
+    return (row["label"], *_cells(row["said"]), weighted, memory)
 
 
 def _cells(figures: Mapping[str, Any]) -> list[str]:

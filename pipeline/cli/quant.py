@@ -11,6 +11,8 @@ from pipeline.cli.options import dry_run_option, force_option, open_work, run_op
 from pipeline.cli.quant_explain import explain
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.table import Table
 
 _COLUMNS = (
@@ -121,13 +123,12 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{kl['mean']:.1e}" if kl else "",
         f"{kl['same_top']:.1%}" if kl else "",
         kind.shown(score) if kind else "",
-        _interval(score) if score else "",
+        brief_interval(score["metric"], score) if score else "",
     ]
 
 
-def _interval(score: dict[str, Any]) -> str:
-    """Of a share in percent, as `pipe eval` has it."""
-    low, high = score["low"], score["high"]
-    if score["metric"] == "exact_match":
-        return f"{100 * low:.1f}-{100 * high:.1f}"
-    return f"{low:.3g}-{high:.3g}"
+def brief_interval(name: str, value: Mapping[str, Any]) -> str:
+    """A metric's 95% interval for a narrow column: of a share in percent, without the sign."""
+    from pipeline.report.words import metric
+
+    return metric(name).between(value).replace("%", "").replace(" to ", "-")

@@ -9,6 +9,7 @@ import click
 
 from pipeline.cli.options import open_work, run_options
 from pipeline.cli.screen import harmless
+from pipeline.cli.table import table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,45 +95,42 @@ def _show_method(console: Console, method: dict[str, Any], weights: Sequence[flo
     console.print("; ".join(f"{each['name']} {each['value']:.6g}" for each in method["scales"]))
     levels = method["levels"]
     names = ["weight", "scaled", "code", *(["level"] if levels else []), "back", "error"]
-    table = _table("", names)
-    for number, weight in enumerate(weights):
-        level = [f"{levels[number]:+.4f}"] if levels else []
-        table.add_row(
+    rows = [
+        (
             f"{weight:+.5f}",
             f"{method['scaled'][number]:+.4f}",
             f"{method['codes'][number]}",
-            *level,
+            *([f"{levels[number]:+.4f}"] if levels else []),
             f"{method['restored'][number]:+.5f}",
             f"{method['errors'][number]:+.5f}",
         )
-    console.print(table)
+        for number, weight in enumerate(weights)
+    ]
+    console.print(table(names, rows, left=()))
 
 
 def _show_levels(console: Console, methods: Sequence[dict[str, Any]]) -> None:
     """The 16 levels, ascending, and how many weights of the row each of them got."""
     with_levels = [each for each in methods if each["used"] and each["method"] != "nf4-double"]
     names = [part for each in with_levels for part in (f"{each['label']} level", "code", "weights")]
-    table = _table("Levels, and the weights of the row on each", names)
-    for used in zip(*(each["used"] for each in with_levels), strict=True):
-        table.add_row(
-            *(
-                part
-                for each in used
-                for part in (f"{each['level']:+.4f}", str(each["code"]), str(each["weights"]))
-            )
-        )
-    console.print(table)
+    rows = [
+        [
+            part
+            for each in used
+            for part in (f"{each['level']:+.4f}", str(each["code"]), str(each["weights"]))
+        ]
+        for used in zip(*(each["used"] for each in with_levels), strict=True)
+    ]
+    console.print(table(names, rows, title="Levels, and the weights of the row on each", left=()))
 
 
 def _summary(found: dict[str, Any]) -> Table:
-    table = _table("Errors of the whole row", ["", "bits", "RMS", "of RMS", "largest"])
-    table.columns[0].justify = "left"
-    for each in found["methods"]:
-        if each["method"] != "q4_k":
-            table.add_row(each["label"], *_errors(each))
-    for each in found["gguf"]:
-        table.add_row(f"GGUF {each['type']}", *_errors(each))
-    return table
+    rows = [
+        [each["label"], *_errors(each)] for each in found["methods"] if each["method"] != "q4_k"
+    ]
+    rows += [[f"GGUF {each['type']}", *_errors(each)] for each in found["gguf"]]
+    columns = ("", "bits", "RMS", "of RMS", "largest")
+    return table(columns, rows, title="Errors of the whole row")
 
 
 def _errors(entry: dict[str, Any]) -> list[str]:
@@ -144,13 +142,3 @@ def _errors(entry: dict[str, Any]) -> list[str]:
         f"{entry['relative_error']:.2%}",
         f"{entry['max_error']:.3g}",
     ]
-
-
-def _table(title: str, names: Sequence[str]) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(title=title or None, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in names:
-        table.add_column(name, justify="right")
-    return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -41,14 +42,20 @@ def init(extends: str, name: str, force: bool) -> None:
 
     Example: pipe init --extends demo
     """
-    from pipeline.recipe import load
+    from pipeline.recipe import load, written
+    from pipeline.run.files import explained_writes
 
-    load(extends)
+    load(extends, [f"name={written(name)}"])
     path = Path("pipe.yaml")
     if path.exists() and not force:
         raise PipeError("There is a pipe.yaml here already.", "Replace it: pipe init --force")
-    path.write_text(_TEMPLATE.format(extends=extends, name=name), encoding="utf-8")
+    with explained_writes(str(path)):
+        text = _TEMPLATE.format(extends=written(extends), name=written(name))
+        path.write_text(text, encoding="utf-8")
     click.echo("pipe.yaml written. Next: pipe prepare")
+    if other := os.environ.get("PIPE_RECIPE"):
+        warning = f"PIPE_RECIPE={other} goes before it; to use pipe.yaml: unset PIPE_RECIPE"
+        click.secho(warning, fg="yellow", err=True)
 
 
 @click.group(invoke_without_command=True)
@@ -68,22 +75,24 @@ def recipes(ctx: click.Context) -> None:
 @recipes.command()
 @click.argument("name", required=False)
 def show(name: str | None) -> None:
-    """Every value of a recipe and where it came from."""
-    from pipeline.recipe import load
+    """Every value of a recipe and where it came from.
+
+    Example: pipe recipes show llama3.2-1b-r1
+    """
+    from pipeline.recipe import load, written
 
     loaded = load(name)
-    values = loaded.recipe.model_dump(mode="json")
-    for key, origin in loaded.origins.items():
-        value = values
-        for part in key.split("."):
-            value = value[part]
-        click.echo(f"{f'{key}: {value}':70}  # {origin}")
+    for key, value in loaded.values.items():
+        click.echo(f"{f'{key}: {written(value)}':70}  # {loaded.origins[key]}")
 
 
 @recipes.command()
 @click.argument("name", required=False)
 def validate(name: str | None) -> None:
-    """Exit 2 with every wrong key, or 0."""
+    """Exit 2 with every wrong key, or 0.
+
+    Example: pipe recipes validate pipe.yaml
+    """
     from pipeline.recipe import load
 
     click.echo(f"{load(name).recipe.name} is a valid recipe.")

@@ -51,6 +51,8 @@ class _Lines:
 
     def __init__(self) -> None:
         self._task, self._began, self._said = "", 0.0, 0.0
+        self._first: tuple[float, float] | None = None
+        """Seconds and units done when the first unit was: opening a model is no part of a rate."""
         self._watched: Watched | None = None
 
     def __call__(self, event: Event) -> None:
@@ -60,11 +62,13 @@ class _Lines:
         if isinstance(event, Measured):
             return self._measured(event, now)
         if event.task != self._task:
-            self._task, self._began, self._said = event.task, now, 0.0
+            self._task, self._began, self._said, self._first = event.task, now, 0.0, None
+        if self._first is None and event.done:
+            self._first = now, event.done
         last = event.total is not None and event.done >= event.total
         if last or now - self._said >= _QUIET_SECONDS:
             self._said = now
-            click.echo(self._line(event, now - self._began), err=True)
+            click.echo(self._line(event, now), err=True)
 
     def _measured(self, event: Measured, now: float) -> None:
         """As often as progress; an evaluation at once, for there are few."""
@@ -79,11 +83,15 @@ class _Lines:
             self._said = now
             click.echo(watched.line(now), err=True)
 
-    def _line(self, event: Progress, seconds: float) -> str:
+    def _line(self, event: Progress, now: float) -> str:
+        seconds = now - self._began
         of = f"/{_number(event.total)}" if event.total is not None else ""
         parts = [f"{event.task}: {_number(event.done)}{of} {event.unit}", figures_of(event)]
-        if event.total and 0 < event.done < event.total:
-            parts.append(f"{seconds * (event.total - event.done) / event.done:.0f} s left")
+        if event.total and event.done < event.total:
+            since, before = self._first or (now, event.done)
+            if event.done > before:
+                left = (now - since) * (event.total - event.done) / (event.done - before)
+                parts.append(f"{left:.0f} s left")
         elif seconds >= 1:
             parts.append(f"{seconds:.0f} s")
         return "  ".join(part for part in parts if part)

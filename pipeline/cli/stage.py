@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from pipeline.cli.options import with_options
+
 
 def finished(manifest: Any, as_json: bool, folder: Path) -> None:
     """The stage's files, or its manifest as JSON."""
@@ -21,10 +23,17 @@ def finished(manifest: Any, as_json: bool, folder: Path) -> None:
         click.echo(f"  {entry.bytes:>14,}  {name}")
 
 
+def say_next(command: str) -> None:
+    """The command that follows, for the recipe and run that were asked for."""
+    given = click.get_current_context().find_root().obj or ""
+    click.echo(f"Next: {with_options(command, given)}", err=True)
+
+
 def preview(work: Any, stages: list[Any], as_json: bool) -> None:
     """What each stage would read and obey, and how it stands now."""
     from pipeline import workflow
     from pipeline.cli.show import say_json
+    from pipeline.recipe import written
 
     preview = workflow.preview(work, stages)
     if as_json:
@@ -33,4 +42,4 @@ def preview(work: Any, stages: list[Any], as_json: bool) -> None:
     for stage, facts in preview.items():
         click.echo(f"{stage}: now {facts['status']}; reads {', '.join(facts['reads'])}")
         for key, value in facts["settings"].items():
-            click.echo(f"    {key}: {value}")
+            click.echo(f"    {key}: {written(value)}")

@@ -18,12 +18,10 @@ from pipeline.cli.options import (
     run_options,
     yes_option,
 )
-from pipeline.cli.stage import finished, preview
+from pipeline.cli.stage import finished, preview, say_next
 
 if TYPE_CHECKING:
     from pipeline.train.launch import Launch
-
-Options = dict[str, Any]
 
 _LAUNCH_OPTIONS = (
     click.option("--nproc", type=click.IntRange(1), default=1, metavar="N",
@@ -78,6 +76,8 @@ def train(force: bool, dry_run: bool, as_json: bool, launch: Launch, **options: 
         return workflow.take_part(work, launch)
     manifest = workflow.train(work, launch)
     finished(manifest, as_json, work.run.folder("train"))
+    if not as_json:
+        say_next("pipe export")
 
 
 @click.command()
@@ -121,12 +121,14 @@ def export(
         return _export_folder(work, **outside)
     if dry_run:
         return preview(work, ["export", "serve"], as_json)
-    manifest = workflow.export(work)
+    manifest = workflow.export(work, freed=True)
     if register:
         workflow.register(work)
     elif register is None:
         workflow.register_if_served(work)
     finished(manifest, as_json, work.run.folder("export"))
+    if not as_json:
+        say_next("pipe check; to talk to it: pipe chat")
 
 
 def _wished(
@@ -151,8 +153,8 @@ def _export_folder(
     if not (base and out):
         raise click.UsageError("Outside a run, name --base and --out; --adapter if there is one.")
     workflow.export_folder(work.recipe, (base, adapter), out, work.emit, own_template)
-    there = shlex.quote(str(out))
-    click.echo(f"Done. Next: cd {there} && ollama create my-model -f Modelfile", err=True)
+    there, name = shlex.quote(str(out)), work.recipe.serve.name
+    click.echo(f"Done. Next: cd {there} && ollama create {name} -f Modelfile", err=True)
 
 
 @click.command()
@@ -208,3 +210,5 @@ def run_all(
         return workflow.take_part(work, launch)
     workflow.run_all(work, launch)
     show_scores(work.run, as_json)
+    if not as_json:
+        say_next("pipe check, then pipe report; to talk to it: pipe chat")

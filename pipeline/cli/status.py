@@ -21,16 +21,24 @@ def status(as_json: bool, **options: Any) -> None:
     from pipeline import workflow
     from pipeline.cli.show import say_json
     from pipeline.run.folder import MADE_BY, made_again
+    from pipeline.run.studies import study_states
 
     work = open_work(**options)
-    run, found = work.run, workflow.status(work)
+    run, found, studies = work.run, workflow.status(work), study_states(work.run)
+    given: str = click.get_current_context().find_root().obj
+    first = next((stage for stage, state in found.items() if state != "done"), None)
+    command = first and (made_again(first) if found[first] == "changed" else MADE_BY[first])
+    following = with_options(command, given) if command else None
     if as_json:
-        return say_json({"run": run.name, "stages": found})
+        told = {study: standing.state for study, standing in studies.items()}
+        return say_json({"run": run.name, "stages": found, "studies": told, "next": following})
     click.echo(f"run {run.root}")
     for stage, state in found.items():
         click.echo(f"  {stage:7} {click.style(state, fg=_COLORS[state])}")
-    undone = (stage for stage, state in found.items() if state != "done")
-    if (first := next(undone, None)) is not None:
-        command = made_again(first) if found[first] == "changed" else MADE_BY[first]
-        given: str = click.get_current_context().find_root().obj
-        click.echo(with_options(f"next: {command}", given))
+    for study, standing in studies.items():
+        state = click.style(standing.state, fg=_COLORS[standing.state])
+        again = with_options(standing.command, given)
+        why = f": {standing.reason.rstrip('.')}. Again: {again}" if standing.reason else ""
+        click.echo(f"  {study:7} {state}{why}")
+    if following:
+        click.echo(f"next: {following}")

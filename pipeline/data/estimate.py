@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from pipeline.card.licences import of_data
 from pipeline.chat import Encoder
 from pipeline.data.read.columns import settle_columns
 from pipeline.data.read.registry import registered
@@ -19,6 +20,8 @@ class Expected:
     dataset: str
     config: str | None
     split: str | None
+    local: bool
+    """Whether it is a file."""
     licence: str | None = None
     """None where nobody has said."""
     duties: tuple[str, ...] = ()
@@ -43,9 +46,12 @@ def expected(recipe: Recipe, encoder: Encoder, *, accept: bool) -> list[Expected
 
 
 def _expected(recipe: Recipe, source: Source, encoder: Encoder, accept: bool) -> Expected:
-    found = Expected(source.dataset, source.config, source.split)
+    local = is_local(source.dataset)
+    found = Expected(source.dataset, source.config, source.split, local)
     try:
-        if not is_local(source.dataset):
+        if local:
+            found = replace(found, licence=of_data({"dataset": source.dataset}) or None)
+        else:
             found = _named(found, source)
         opened = open_source(source)
         found = replace(found, rows=opened.total())

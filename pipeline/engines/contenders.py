@@ -1,7 +1,7 @@
 """Which engines a run can put to the test, opened one at a time: memory holds one model."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,7 +13,7 @@ from pipeline.engines.llamacpp import LlamaCppEngine
 from pipeline.engines.loading import Variant
 from pipeline.engines.ollama import OllamaServer
 from pipeline.engines.served import OllamaEngine
-from pipeline.engines.trained import Trained, shown, trained
+from pipeline.engines.trained import TUNED, Trained, shown, trained
 from pipeline.engines.transformers import TransformersEngine
 from pipeline.errors import ChangedInput, MissingInput, PipeError
 from pipeline.recipe import Recipe
@@ -63,6 +63,15 @@ def contenders(recipe: Recipe, run: Run, base: Base, encoder: Encoder) -> list[C
     return chosen
 
 
+def check_there(run: Run, engines: Collection[str]) -> None:
+    """Raises FreedInput where `pipe clean` freed a file that one of the engines is opened from."""
+    if not {TUNED, "merged"}.isdisjoint(engines):
+        run.check_there("train", run.freed("train"))
+    made = run.manifest("export")
+    files: dict[str, str] = made.facts["files"] if made else {}
+    run.check_there("export", [file for type, file in files.items() if type in engines])
+
+
 def reads_export(recipe: Recipe) -> bool:
     """Whether an engine that eval.engines asks for, or leaves open, comes from an export."""
     asked = recipe.eval.engines
@@ -107,7 +116,7 @@ def _files(recipe: Recipe, run: Run) -> dict[str, str]:
     """As `exported`; where eval.engines names files of this export, those, and where it names none,
     an export need not be there, nor be whole."""
     try:
-        files = run.require("export").facts["files"]
+        files = run.require("export", complete=False).facts["files"]
         asked = {type: name for type, name in files.items() if type in recipe.eval.engines}
         return asked or exported(recipe, run)
     except (MissingInput, ChangedInput):
@@ -118,7 +127,7 @@ def _files(recipe: Recipe, run: Run) -> dict[str, str]:
 
 def exported(recipe: Recipe, run: Run) -> dict[str, str]:
     """Type -> GGUF file name, in the recipe's order. Raises MissingInput for a type not there."""
-    files = run.require("export").facts["files"]
+    files = run.require("export", complete=False).facts["files"]
     for type in recipe.export.quantize:
         if type not in files:
             raise MissingInput(f"{run.folder('export')} holds no {type}.", "Run: pipe export")

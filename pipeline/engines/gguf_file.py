@@ -53,7 +53,9 @@ def read_gguf(path: Path, hint: str = "Make it again: pipe export --force") -> G
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _Cursor(path, data).file()
     except FileNotFoundError:
-        raise PipeError(f"There is no file {path}.", "Make it: pipe export") from None
+        raise PipeError(
+            f"There is no file {path}.", "Check the path; a run's own files: pipe chat --type TYPE"
+        ) from None
     except (struct.error, ValueError, IndexError, UnicodeDecodeError, OverflowError) as error:
         raise PipeError(f"{path} is not a whole GGUF file: {error}.", hint) from None
 

@@ -32,6 +32,8 @@ def load_model(
     """
     # torch 2.14 warns of its own enums as it loads
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+    # LLM.int8() says at every layer of every token that it rounds its inputs to fp16 first
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.utils.logging import disable_progress_bar

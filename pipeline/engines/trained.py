@@ -60,9 +60,8 @@ class Trained:
 
     @property
     def bits(self) -> Bits:
-        """Bits of the base's weights under the adapter: as trained, but 16 for 8 without a GPU."""
-        bits = _BITS.get(self.method, 16)
-        return 16 if bits == 8 and self.device == "cpu" else bits
+        """Bits of the base's weights under the adapter, as trained; a CPU has all of them too."""
+        return _BITS.get(self.method, 16)
 
     def differences(self) -> Iterator[str]:
         """How the models are opened otherwise than they were trained, in sentences."""
@@ -70,11 +69,6 @@ class Trained:
             yield (
                 "No driver of a GPU is here: Transformers computes on the CPU in fp32, which takes "
                 "longer and more memory."
-            )
-        if self.bits != _BITS.get(self.method, 16):
-            yield (
-                "The adapter was trained on a base in 8 bits, which a CPU does not have: it is "
-                "opened on the base in 16 bits."
             )
 
 

@@ -1,7 +1,5 @@
 """The base's answers, which runs that train the same base otherwise need not ask it for again."""
 
-import hashlib
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,6 +8,7 @@ from typing import Any
 
 from pipeline.evaluate.ask import Asked
 from pipeline.run import Entry
+from pipeline.run.files import sha256_of_json
 
 BASE = "base"
 
@@ -65,5 +64,4 @@ def base_key(asked: Asked, inputs: Mapping[str, Entry], opened: Mapping[str, Any
     decoding = asdict(replace(asked.decoding, seed=0) if greedy else asked.decoding)
     how = [decoding, asked.samples, asked.leg, sorted(asked.own)]
     words = [base, rows, how, dict(opened)]
-    text = json.dumps(words, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256_of_json(words, default=str)

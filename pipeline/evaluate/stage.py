@@ -1,7 +1,5 @@
 """`pipe eval`: every task put to every engine, before and after, with 95% intervals."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,7 +8,13 @@ from time import perf_counter
 from pipeline.base import Base
 from pipeline.chat import Encoder, chat_format
 from pipeline.engines.completion import Decoding
-from pipeline.engines.contenders import Contender, contenders, reads_export, taken_name
+from pipeline.engines.contenders import (
+    Contender,
+    check_there,
+    contenders,
+    reads_export,
+    taken_name,
+)
 from pipeline.engines.trained import TUNED, Trained, trained
 from pipeline.errors import PipeError, ServerFailed
 from pipeline.evaluate.ask import BATCHES, Asked, Outcome, ask, own_replies, session
@@ -22,7 +26,7 @@ from pipeline.evaluate.shared import Shared, base_key
 from pipeline.evaluate.tasks import Opener, Task, open_tasks
 from pipeline.recipe import Recipe
 from pipeline.run import Emit, Manifest, Note, Run, describe, versions_of
-from pipeline.run.files import explained_writes
+from pipeline.run.files import explained_writes, sha256_of_json
 from pipeline.run.folder import NEEDS
 
 _DECIDING = ("torch", "transformers", "peft", "bitsandbytes", "llama-cpp-python", "math-verify")
@@ -69,13 +73,14 @@ def evaluate(recipe: Recipe, run: Run, base: Base, emit: Emit, means: Means) -> 
     answered, or a stage before it is missing or changed.
     """
     run.require("data")
-    run.require("train")
+    run.require("train", complete=False)
     plan = _planned(recipe, run, base, emit, means)
     # scores that hold Ollama's too stay good while its server is away
     with_served = _with_engines(run, plan.manifest, _served_too(plan.names))
     if not means.force and (run.is_done(plan.manifest) or run.is_done(with_served)):
         emit(Note("eval is up to date."))
         return run.require("eval")
+    check_there(run, plan.names)
     _announce_differences(plan)
     started, kept = perf_counter(), Kept(run.root)
     asked = [_asked(plan, task, kept) for task in plan.tasks]
@@ -198,21 +203,16 @@ def _asked(plan: _Plan, task: Task, kept: Kept) -> Asked:
     _announce_ungraded(plan, task.name, items, unreadable)
     own = own_replies(plan.encoder, items, plan.recipe.num_ctx)
     _announce_long(plan, task.name, items, len(own))
-    greedy = asked.temperature == 0
+    top_p = asked.top_p if asked.temperature else 1.0
     return Asked(
         name=task.name,
         items=items,
         own=own,
         folder=kept.part(task.name, _key(plan, task)),
-        decoding=Decoding(
-            asked.max_new_tokens,
-            asked.temperature,
-            1.0 if greedy else asked.top_p,
-            plan.recipe.seed,
-        ),
+        decoding=Decoding(asked.max_new_tokens, asked.temperature, top_p, plan.recipe.seed),
         samples=asked.samples,
         leg=BATCHES * asked.batch_size,
-        marks={"ollama": _hash(_served(plan.run))[:16]},
+        marks={"ollama": sha256_of_json(_served(plan.run))[:16]},
     )
 
 
@@ -259,7 +259,7 @@ def _key(plan: _Plan, task: Task) -> str:
     how = asked.model_dump(mode="json", exclude={"tasks", "engines", "metrics"})
     how |= _settings(plan.recipe, plan.trained) | {"device": plan.trained.device}
     words = [content, how, manifest.chat_format, manifest.seed, manifest.versions]
-    return _hash(words)
+    return sha256_of_json(words)
 
 
 def _base_key(plan: _Plan, asked: Asked) -> str:
@@ -267,10 +267,6 @@ def _base_key(plan: _Plan, asked: Asked) -> str:
     manifest = plan.manifest
     device = {"device": plan.trained.device, "versions": manifest.versions}
     return base_key(asked, manifest.inputs, device | {"chat": manifest.chat_format})
-
-
-def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _outcomes(plan: _Plan, asked: Sequence[Asked]) -> dict[str, Mapping[str, Outcome]]:

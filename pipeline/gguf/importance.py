@@ -257,13 +257,14 @@ def _run(arguments: Sequence[str], folder: Path, emit: Emit) -> None:
 def _followed(process: "subprocess.Popen[bytes]", emit: Emit) -> str:
     """All that it said; a chunk done is said as `[3]12.5,`, with the perplexity so far."""
     assert process.stdout
-    said, done = "", 0
+    said, done, read = "", 0, 0
     while piece := os.read(process.stdout.fileno(), 4096):
         said += piece.decode("utf-8", "replace")
         total = _TOTAL.search(said)
-        for number, perplexity in _CHUNK.findall(said):
-            if total and int(number) > done:
-                done, figures = int(number), {"perplexity": perplexity}
+        for found in _CHUNK.finditer(said, read):
+            read = found.end()
+            if total and int(found[1]) > done:
+                done, figures = int(found[1]), {"perplexity": found[2]}
                 emit(Progress("importance", done, int(total[1]), "chunks", figures))
     return said
 

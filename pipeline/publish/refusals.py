@@ -122,7 +122,7 @@ def _content(item: Item) -> Iterator[bytes | mmap.mmap]:
 
 def _current(run: Run, stage: Stage, without: str, emit: Emit) -> dict[str, Any] | None:
     """A stage's results.json, where it is whole and of the files that are there now."""
-    command = f"{MADE_BY[stage]} -r {run.root / 'recipe.yaml'} --run {run.name}"
+    command = f"{MADE_BY[stage]} {run.options}"
     if run.last(stage) is None:
         emit(Note(f"{without}: {command}", warning=True))
         return None

@@ -1,8 +1,8 @@
-"""Find a recipe, follow `extends`, lay `--set` over it, and say where each value came from."""
+"""Find a recipe, follow `extends`, lay `--set` over it, and name every wrong key."""
 
 import difflib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -11,18 +11,19 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import RecipeError
+from pipeline.recipe.overlay import Overlay, Values, leaves
 from pipeline.recipe.schema import Recipe
 
 DEFAULT = "llama3.2-3b-r1"
 LOCAL = Path("pipe.yaml")
 _BUILTIN = Path(__file__).parent / "builtin"
 
-Values = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class Loaded:
     recipe: Recipe
+    values: Mapping[str, Any]
+    """Dotted key -> value, every default filled in; an item of a list of sections by its number."""
     origins: Mapping[str, str]
     """Dotted key -> the file, `--set` or `default` that gave its value."""
 
@@ -43,19 +44,17 @@ def load(reference: str | None = None, overrides: Iterable[str] = ()) -> Loaded:
 
     Raises RecipeError naming every wrong key at once, with the nearest right name.
     """
-    values: Values = {}
-    origins: dict[str, str] = {}
+    overlay = Overlay()
     for source, layer in _layers(choose(reference)):
-        _lay_over(values, layer, source, origins)
+        overlay.add(layer, source)
     for text in overrides:
-        _lay_over(values, _parse_override(text), "--set", origins)
+        overlay.add(_parse_override(text), "--set")
     try:
-        recipe = Recipe.model_validate(values)
+        recipe = Recipe.model_validate(overlay.values)
     except ValidationError as error:
         raise RecipeError(_explain(error), "See: pipe recipes show NAME") from None
-    for key in _leaves(recipe.model_dump(mode="json")):
-        origins.setdefault(key, "default")
-    return Loaded(recipe, origins)
+    values = dict(leaves(recipe.model_dump(mode="json")))
+    return Loaded(recipe, values, {key: overlay.origins.get(key, "default") for key in values})
 
 
 def dump(recipe: Recipe) -> str:
@@ -114,44 +113,6 @@ def _parse_override(text: str) -> Values:
     for part in reversed(key.split(".")):
         parsed = {part: parsed}
     return dict(parsed)
-
-
-def _lay_over(
-    values: Values, layer: Values, source: str, origins: dict[str, str], prefix: str = ""
-) -> None:
-    for key, value in layer.items():
-        dotted = f"{prefix}{key}"
-        if isinstance(value, dict) and isinstance(values.get(key), dict):
-            _lay_over(values[key], value, source, origins, f"{dotted}.")
-            continue
-        by_number = isinstance(value, dict) and isinstance(values.get(key), list)
-        values[key] = _with_items(values[key], value, dotted) if by_number else value
-        for old in [o for o in origins if o == dotted or o.startswith(f"{dotted}.")]:
-            del origins[old]
-        for leaf in _leaves({key: values[key]}, prefix):
-            origins[leaf] = source
-
-
-def _with_items(items: list[Any], changes: Values, dotted: str) -> list[Any]:
-    """The list with `--set list.0.key=value` laid over its items, which count from 0."""
-    changed = [dict(item) if isinstance(item, dict) else item for item in items]
-    for number, value in changes.items():
-        if not (number.isdecimal() and int(number) < len(items)):
-            raise RecipeError(f"{dotted} has no item {number}; it has {len(items)}, from 0 on.")
-        item = changed[int(number)]
-        if isinstance(item, dict) and isinstance(value, dict):
-            item.update(value)
-        else:
-            changed[int(number)] = value
-    return changed
-
-
-def _leaves(values: Values, prefix: str = "") -> Iterator[str]:
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
 
 
 def _explain(error: ValidationError) -> str:

@@ -82,7 +82,10 @@ class Train(Section):
         if self.precision != "fp32":
             raise ValueError(f"precision {self.precision} needs a GPU; a CPU trains in fp32")
         if self.method == "lora-8bit":
-            raise ValueError("method lora-8bit needs a GPU; a CPU has qlora, lora and full")
+            raise ValueError(
+                "method lora-8bit needs a GPU; a CPU has qlora, lora and full: "
+                "Unsloth opens no 8-bit base there"
+            )
         return self
 
     @model_validator(mode="after")

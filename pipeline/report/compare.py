@@ -1,6 +1,5 @@
 """compare.html: the variants of a recipe side by side, and which is best by the stated rule."""
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,14 @@ from pipeline.report import compare_words as told
 from pipeline.report.axes import WIDTH, Scale, add, canvas, markup
 from pipeline.report.charts import Chart, interval_bar
 from pipeline.report.compare_words import Results, Row
-from pipeline.report.gather import RunView, gather
+from pipeline.report.gather import gather
 from pipeline.report.render import write_page
 from pipeline.report.summary import Answer, comparison, verdict
 from pipeline.report.training import training_charts
-from pipeline.report.words import finite, metric, number, odds, plural
+from pipeline.report.view import RunView
+from pipeline.report.words import finite, metric, number, odds, plural, share
 from pipeline.run import Run
+from pipeline.run.studies import study_command
 
 _FIRST, _COLOURS = 2, 8
 """The page's colours of variants: from c2 to c9, then from c2 again."""
@@ -30,6 +31,7 @@ def write_comparison(folder: Path, results: Results) -> Path:
     """Write compare.html into `folder`, from its results and the runs of its variants."""
     rows = told.done(results)
     colours = {row["label"]: _FIRST + place % _COLOURS for place, row in enumerate(rows)}
+    top = _top(results)
     views = [(str(row["label"]), gather(Run(folder / row["run"]), "")) for row in rows]
     return write_page(
         folder / "compare.html",
@@ -39,16 +41,18 @@ def write_comparison(folder: Path, results: Results) -> Path:
         results=results,
         title=told.title(results),
         answers=_answers(results, dict(views)),
+        deciding=told.deciding(results),
         rows=rows,
         left_out=told.left_out(results),
-        scored=[_scored(row, colours) for row in rows if row["after"]],
+        scored=[_scored(row, colours, top) for row in rows if row["after"]],
+        top=told.deciding(results).form(top),
         files=_files(rows),
         bars=_bars(rows, colours),
         charts=_curves(views),
         drawn=min(len(views), _COLOURS),
         markdown=told.markdown(results),
         measured=told.measured(results),
-        command=_command(results),
+        command=study_command("compare", results),
     )
 
 
@@ -88,7 +92,7 @@ def _answers(results: Results, views: Mapping[str, RunView]) -> list[Answer]:
 
 
 def _gained(results: Results, row: Row, view: RunView) -> Answer | None:
-    """Accuracy of the best before and after, by the paired test that its eval made."""
+    """The best's score before and after; by the paired test, where its eval made one."""
     before, after = row["before"], row["after"]
     if not before or not after:
         return None
@@ -98,8 +102,8 @@ def _gained(results: Results, row: Row, view: RunView) -> Answer | None:
     answer = Answer("Did training help it?", f"{word}: {kind.shown(before)} → {kind.shown(after)}")
     answer.tone = tone
     answer.bars = [
-        ("before", kind.shown(before), interval_bar(before, 0.0, 1.0, 1, 320)),
-        ("after", kind.shown(after), interval_bar(after, 0.0, 1.0, 2, 320)),
+        ("before", kind.shown(before), interval_bar(before, 0.0, _top(results), 1, 320)),
+        ("after", kind.shown(after), interval_bar(after, 0.0, _top(results), 2, 320)),
     ]
     asked = plural(int(results["questions"]), "question")
     answer.text.append(f"{kind.label} on {asked} that training never saw; lines are 95% intervals.")
@@ -137,8 +141,17 @@ def _rise(row: Row) -> float | None:
     return after / before if finite(before) and finite(after) and before > 0 else None
 
 
-def _scored(row: Row, colours: Mapping[str, int]) -> dict[str, Any]:
-    """One variant's accuracy in figures, in a picture, and against the most accurate."""
+def _top(results: Results) -> float:
+    """Where the tracks of intervals end: at 100% of a share, else at the largest value."""
+    if told.deciding(results).form is share:
+        return 1.0
+    values = [row[when] or {} for row in told.done(results) for when in ("before", "after")]
+    ends = [value.get(end) for value in values for end in ("value", "high")]
+    return max((end for end in ends if finite(end)), default=0.0) or 1.0
+
+
+def _scored(row: Row, colours: Mapping[str, int], top: float) -> dict[str, Any]:
+    """One variant's score in figures, in a picture, and against the most accurate."""
     kind, test = metric(str(row["metric"])), row["against_most_accurate"]
     change = f"{kind.change(test['change']['value'])} against {test['from']}" if test else ""
     return {
@@ -147,8 +160,8 @@ def _scored(row: Row, colours: Mapping[str, int]) -> dict[str, Any]:
         "before": row["before"],
         "after": row["after"],
         "bars": [
-            interval_bar(row["before"], 0.0, 1.0, 1),
-            interval_bar(row["after"], 0.0, 1.0, colours[row["label"]]),
+            interval_bar(row["before"], 0.0, top, 1),
+            interval_bar(row["after"], 0.0, top, colours[row["label"]]),
         ],
         "change": change,
         "words": odds(test["p_value"], test["change"]) if test else "",
@@ -205,21 +218,3 @@ def _short(label: str) -> str:
     """What has room above a bar."""
     longest = 46
     return label if len(label) <= longest else f"{label[: longest - 1]}…"
-
-
-def _command(results: Results) -> str:
-    words = ["pipe", "compare"]
-    for key, values in results["vary"].items():
-        words += ["--vary", f"{key}={','.join(map(_written, values))}"]
-    if "eval" not in results["stages"]:
-        words += ["--stages", "train"]
-    return shlex.join([*words, *(["--export"] if "export" in results["stages"] else [])])
-
-
-def _written(value: Any) -> str:
-    """A value as `--vary` reads it."""
-    if value is None:
-        return "null"
-    if isinstance(value, list):
-        return f"[{','.join(map(_written, value))}]"
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.engines.trained import FULL
-from pipeline.report.words import duration, finite, metric, number, share
+from pipeline.report.words import Metric, duration, finite, metric, number, share
 
 Row = Mapping[str, Any]
 Results = Mapping[str, Any]
 
+EXACT_MATCH = "exact_match"
 NOTHING = "–"
 _COLUMNS = (
     "Variant",
@@ -20,8 +21,6 @@ _COLUMNS = (
     "Train loss",
     "Eval loss",
     "General loss, before → after",
-    "Accuracy before",
-    "Accuracy after",
 )
 
 
@@ -75,8 +74,13 @@ def trainable(row: Row) -> str:
     return f"{some:,} ({share(some / all_)})" if some and all_ else NOTHING
 
 
-def accuracy(row: Row, when: str) -> str:
-    """`before` or `after`, with its 95% interval."""
+def deciding(results: Results) -> Metric:
+    """The metric by which the best is named."""
+    return metric(next((str(row["metric"]) for row in results["variants"]), EXACT_MATCH))
+
+
+def score(row: Row, when: str) -> str:
+    """The metric that decides, `before` or `after`, with its 95% interval."""
     kind, value = metric(str(row["metric"])), row[when]
     return f"{kind.shown(value)} ({kind.between(value)})" if value else NOTHING
 
@@ -102,17 +106,25 @@ def optimal(results: Results) -> str:
     row = best(results)
     if row is None:
         return ""
-    parts = [f"{accuracy(row, 'after')} right" if row["after"] else ""]
+    parts = [_answered(row) if row["after"] else ""]
     parts += [f"eval loss {loss(row['eval_loss'])}" if finite(row["eval_loss"]) else ""]
     parts += [f"{gigabytes(row)} GB", f"{took(row)} of training"]
     parts.append(f"{trainable(row)} trainable parameters")
     return f"Optimal configuration: {settings(row)}: {', '.join(filter(None, parts))}."
 
 
+def _answered(row: Row) -> str:
+    if row["metric"] == EXACT_MATCH:
+        return f"{score(row, 'after')} right"
+    return f"{metric(str(row['metric'])).label} {score(row, 'after')}"
+
+
 def markdown(results: Results) -> str:
     """The whole table with its reading, to paste."""
-    lines = [f"### {title(results)}", "", _line(_COLUMNS)]
-    lines.append(_line(["---", *["---:"] * (len(_COLUMNS) - 1)]))
+    label = deciding(results).label
+    heads = (*_COLUMNS, f"{label} before", f"{label} after")
+    lines = [f"### {title(results)}", "", _line(heads)]
+    lines.append(_line(["---", *["---:"] * (len(heads) - 1)]))
     lines += [_line(_cells(row)) for row in done(results)]
     if left := left_out(results):
         lines += ["", *(f"- {each['label']} {each['status']}: {reason(each)}" for each in left)]
@@ -134,7 +146,9 @@ def measured(results: Results) -> str:
         "the peak of the training process, libraries and all" if where == "cpu" else "the GPU's"
     )
     asked = results["questions"]
-    scores = f" Accuracy on {asked:,} questions with 95% intervals." if asked else ""
+    scores = (
+        f" {deciding(results).label} on {asked:,} questions with 95% intervals." if asked else ""
+    )
     return (
         f"Measured on {'a CPU' if where == 'cpu' else where}: memory is {memory}, time that of the "
         f"training steps; savings and speed-up are against {results['reference']}.{scores}"
@@ -152,8 +166,8 @@ def _cells(row: Row) -> list[str]:
         loss(row["train_loss"]),
         loss(row["eval_loss"]),
         general(row),
-        accuracy(row, "before"),
-        accuracy(row, "after"),
+        score(row, "before"),
+        score(row, "after"),
     ]
 
 

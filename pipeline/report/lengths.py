@@ -6,6 +6,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from pipeline.report.words import tokens
 from pipeline.run import Run
 from pipeline.run.files import write_text
 
@@ -51,7 +52,7 @@ def draw_data(run: Run) -> Path:
 def _draw_lengths(axes: Any, stats: dict[str, Any]) -> None:
     """A histogram of all well-formed rows, with the share beyond each context length."""
     edges, rows = stats["lengths"]["edges"], stats["lengths"]["rows"]
-    names = [_tokens(edge) for edge in edges]
+    names = [tokens(edge) for edge in edges]
     axes.bar(range(len(rows)), rows, width=0.95, align="edge", color=_KEPT)
     axes.set_xticks(range(len(edges)), names)
     axes.set_ylabel("rows")
@@ -62,7 +63,7 @@ def _draw_lengths(axes: Any, stats: dict[str, Any]) -> None:
 def _told(stats: dict[str, Any]) -> list[str]:
     """The share of rows beyond each context length, and the training rows' percentiles."""
     beyond = sorted((int(limit), share) for limit, share in stats["lengths"]["longer_than"].items())
-    shares = ", ".join(f"{share:.1%} over {_tokens(limit)}" for limit, share in beyond)
+    shares = ", ".join(f"{share:.1%} over {tokens(limit)}" for limit, share in beyond)
     lines = [f"tokens of a row, as it came: {shares}"]
     if train := stats["tokens"]["train"]:
         names = ("p5", "p25", "p50", "p75", "p90", "p95", "p99", "max")
@@ -102,10 +103,6 @@ def _draw_fates(axes: Any, sources: list[dict[str, Any]]) -> None:
 
 def _bare(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _tokens(count: int) -> str:
-    return f"{count // 1024}k" if count >= 1024 and count % 1024 == 0 else str(count)
 
 
 def _short(source: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.card.licences import Licence, of_data, title_of
-from pipeline.report.gather import RunView
+from pipeline.report.view import RunView
 from pipeline.report.words import listed
 
 _DATA: dict[str, str] = {

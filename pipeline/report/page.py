@@ -15,7 +15,7 @@ from pipeline.report.charts import (
     points_chart,
     shares_bar,
 )
-from pipeline.report.gather import Gap, RunView, gather
+from pipeline.report.gather import gather
 from pipeline.report.licences import duties_of
 from pipeline.report.prices import scatters
 from pipeline.report.render import write_page
@@ -23,6 +23,7 @@ from pipeline.report.reproduce import commands, pinned_recipe, provenance
 from pipeline.report.samples import LONGEST, samples
 from pipeline.report.summary import gate_counts, main_metric, summary
 from pipeline.report.training import aloud, forgetting, training_charts
+from pipeline.report.view import Gap, RunView
 from pipeline.report.words import Value, finite, metric, metrics_of, number, odds, share, size
 from pipeline.run import Run
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report.gather import RunView, answers_of, rows_of
+from pipeline.report.gather import answers_of, rows_of
+from pipeline.report.view import RunView
 from pipeline.report.words import finite
 
 _SEED = 0

@@ -11,7 +11,8 @@ from pipeline.chat import ChatFormat, chat_format, parse_reply
 from pipeline.evaluate.metrics import METRICS
 from pipeline.evaluate.number_metrics import is_hit, is_near, number_in, said_number
 from pipeline.report.axes import add, canvas, frame, horizontal, markup, vertical
-from pipeline.report.gather import RunView, answers_of, rows_of
+from pipeline.report.gather import answers_of, rows_of
+from pipeline.report.view import RunView
 from pipeline.report.words import metric, number, plural
 
 Kind = Literal["hit", "near", "miss"]

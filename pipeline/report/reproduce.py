@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.report.gather import RunView
+from pipeline.report.view import RunView
 from pipeline.run.folder import MADE_BY, NEEDS
 
 

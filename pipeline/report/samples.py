@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.chat import ChatFormat, chat_format, parse_reply
-from pipeline.report.gather import RunView, answers_of, is_right, rows_of
+from pipeline.report.gather import answers_of, is_right, rows_of
+from pipeline.report.view import RunView
 
 LONGEST = 4000
 """Characters of a text that are shown, so that a page opens at once."""

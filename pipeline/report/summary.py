@@ -8,8 +8,8 @@ from markupsafe import Markup
 
 from pipeline.engines.trained import FULL
 from pipeline.report.charts import interval_bar
-from pipeline.report.gather import Gap, RunView
 from pipeline.report.licences import told
+from pipeline.report.view import Gap, RunView
 from pipeline.report.words import (
     LIKELY,
     Value,

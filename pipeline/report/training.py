@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.report.charts import Chart, Series, curves
-from pipeline.report.gather import RunView, lines_of
+from pipeline.report.gather import lines_of
 from pipeline.report.samples import LONGEST
+from pipeline.report.view import RunView
 from pipeline.report.words import finite, number, size
 
 _MOST_REPLIES = 6

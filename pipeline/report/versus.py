@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import __version__
-from pipeline.report.gather import Gap, RunView, gather
+from pipeline.recipe import leaves
+from pipeline.report.gather import gather
 from pipeline.report.paired import Paired, paired_tests
 from pipeline.report.render import write_page
 from pipeline.report.summary import (
@@ -21,6 +22,7 @@ from pipeline.report.summary import (
     verdict,
 )
 from pipeline.report.training import training_charts
+from pipeline.report.view import Gap, RunView
 from pipeline.report.words import (
     by_chance,
     duration,
@@ -197,7 +199,7 @@ _SAID = {
 
 def _changes(views: tuple[RunView, RunView]) -> list[tuple[str, str, str]]:
     """(key, first, second) for what the recipes say differently."""
-    first, second = (dict(_leaves(view.recipe)) for view in views)
+    first, second = ({key: _said(value) for key, value in leaves(view.recipe)} for view in views)
     keys = [*first, *(key for key in second if key not in first)]
     return [
         (key, first.get(key, _NOTHING), second.get(key, _NOTHING))
@@ -206,18 +208,9 @@ def _changes(views: tuple[RunView, RunView]) -> list[tuple[str, str, str]]:
     ]
 
 
-def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys, items of a list of sections by their number; other lists as one value."""
-    if isinstance(value, dict):
-        items = [(str(key), each) for key, each in value.items()]
-    elif isinstance(value, list) and any(isinstance(each, dict) for each in value):
-        items = [(str(place), each) for place, each in enumerate(value)]
-    else:
-        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-        yield prefix, "none" if shown in (None, "") else str(shown)
-        return
-    for key, each in items:
-        yield from _leaves(each, f"{prefix}.{key}" if prefix else key)
+def _said(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else value
+    return "none" if text in (None, "", {}) else str(text)
 
 
 def _scores(

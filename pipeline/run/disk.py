@@ -1,4 +1,4 @@
-"""Is there room on the disk, asked before the work that would fill it."""
+"""Is there room on the disk, asked before the work that would fill it; and what gives it back."""
 
 import shutil
 from pathlib import Path
@@ -24,6 +24,13 @@ def require_space(folder: Path, bytes: int, what: str, cure: str = _ELSEWHERE) -
             f"{what} needs {_gigabytes(bytes)} GB in {folder}, {_gigabytes(free)} GB are free.",
             cure,
         )
+
+
+def bytes_freed(path: Path) -> int:
+    """By removing a file, or a folder with all in it; links are not followed."""
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if not p.is_symlink()]
+    found = [p.lstat() for p in files if p.is_file()]
+    return sum(stat.st_size for stat in found if stat.st_nlink == 1)
 
 
 def _gigabytes(bytes: int) -> str:

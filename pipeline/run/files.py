@@ -4,7 +4,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ _CANNOT_WRITE = {
     errno.EEXIST,
 }  # fmt: skip
 
+NOT_ALLOWED = "see that you may write there, or work in another folder"
+
 
 @contextmanager
 def explained_writes(what: str) -> Iterator[None]:
@@ -25,16 +27,31 @@ def explained_writes(what: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:
             raise
+        cure = NOT_ALLOWED if error.errno in {errno.EACCES, errno.EROFS} else "make room"
         raise PipeError(
             f"{what} could not be written: {error}.",
-            "Nothing was published, nothing was lost: make room, then run it again.",
+            f"Nothing was published, nothing was lost: {cure}, then run it again.",
         ) from error
+
+
+TEMPORARY = ".*.tmp"
+"""How what a killed `write_text` leaves is called."""
 
 
 def sha256_of(path: Path) -> str:
     """Hex sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_json(value: Any, *, default: Callable[[Any], Any] | None = None) -> str:
+    """Hex sha256 of a value's JSON with sorted keys: equal for equal values.
+
+    `default` is json.dumps': what becomes of that which JSON does not know. Raises TypeError for
+    such without it.
+    """
+    text = json.dumps(value, sort_keys=True, default=default)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sync_file(path: Path) -> None:

@@ -1,8 +1,9 @@
 """runs/<run>/: a stage writes into a hidden sibling and is published by one rename."""
 
 import re
+import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -10,9 +11,17 @@ from pathlib import Path
 from time import perf_counter
 from typing import Literal
 
-from pipeline.errors import ChangedInput, MissingInput, PipeError, RecipeError, StaleInput
+from pipeline.errors import (
+    ChangedInput,
+    FreedInput,
+    MissingInput,
+    PipeError,
+    RecipeError,
+    StaleInput,
+)
 from pipeline.recipe import Recipe, dump
 from pipeline.run.files import explained_writes, sync_file, write_json, write_text
+from pipeline.run.freed import freed_files
 from pipeline.run.lock import locked
 from pipeline.run.manifest import (
     NAME,
@@ -97,16 +106,26 @@ class Run:
     def name(self) -> str:
         return self.root.name
 
+    @property
+    def options(self) -> str:
+        """What names this run to every command started where this one was."""
+        place = self.name if self.root == Path("runs") / self.name else str(self.root)
+        return shlex.join(["-r", str(self.root / "recipe.yaml"), "--run", place])
+
     def folder(self, stage: Stage) -> Path:
         return self.root / stage
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run for this process; puts back a stage that a crash left half swapped."""
+        """Hold the run for this process; puts back a stage that a crash left half swapped, and
+        removes one that the new stage had already replaced.
+        """
         with locked(self.root):
             for old in self.root.glob(".*.old"):
                 final = self.root / old.name[1:].removesuffix(".old")
-                if not final.exists():
+                if final.exists():
+                    shutil.rmtree(old, ignore_errors=True)
+                else:
                     old.rename(final)
             yield
 
@@ -124,9 +143,24 @@ class Run:
         except ChangedInput:
             return None
 
-    def require(self, stage: Stage) -> Manifest:
+    def freed(self, stage: Stage) -> list[str]:
+        """The stage's files that `pipe clean` freed, which make it neither changed nor stale."""
+        return freed_files(self.folder(stage))
+
+    def check_there(self, stage: Stage, names: Iterable[str]) -> None:
+        """Raises FreedInput for the first of these files of the stage that `pipe clean` freed."""
+        asked = set(names)
+        if gone := next((name for name in self.freed(stage) if name in asked), None):
+            raise FreedInput(
+                f"{self.folder(stage) / gone} is not there: `pipe clean` freed it.",
+                # which makes again what is not there
+                f"Make it again: {MADE_BY[stage] if stage == 'export' else made_again(stage)}",
+            )
+
+    def require(self, stage: Stage, *, complete: bool = True) -> Manifest:
         """The manifest of a finished stage: every file as it was written, from what is there now.
 
+        With `complete=False` files that `pipe clean` freed may be missing.
         Raises MissingInput or ChangedInput, naming the file and the command that makes it.
         """
         manifest = self.manifest(stage)
@@ -134,8 +168,12 @@ class Run:
             raise MissingInput(
                 f"{self.folder(stage)} is not there or not finished.", f"Run: {MADE_BY[stage]}"
             )
+        if complete:
+            self.check_there(stage, manifest.outputs)
+        gone = self.freed(stage)
         for name, entry in manifest.outputs.items():
-            self._verify(stage, name, entry)
+            if name not in gone:
+                self._verify(stage, name, entry)
         self._check_origin(manifest)
         return manifest
 
@@ -144,11 +182,18 @@ class Run:
         return {f"{stage}/{NAME}": self._entry(stage)}
 
     def is_done(self, plan: Manifest) -> bool:
-        """True when the stage's outputs are whole and made by the same work as `plan`."""
+        """True when the stage's outputs are whole and made by the same work as `plan`.
+
+        What `pipe clean` freed was whole.
+        """
         stage: Stage = plan.stage  # type: ignore[assignment]
         try:
             found = self.manifest(stage)
-            return found is not None and found.same_work(plan) and bool(self.require(stage))
+            return (
+                found is not None
+                and found.same_work(plan)
+                and bool(self.require(stage, complete=False))
+            )
         except ChangedInput:
             return False
 

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ TIMING = "timing.json"
 UNHASHED = (NAME, TIMING, "training_log.json", "training_log.txt", "speed.json", "speed.jsonl")
 """Files that hold times, so that everything else is the same bytes for the same work."""
 SCHEMA = 1
+_SETTLED_NS = 2_000_000_000
+"""Age of a file's last change from which on another one would show: FAT's clock ticks in 2 s."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,20 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def describe(path: Path) -> Entry:
-    """Hash one file."""
-    return Entry(sha256_of(path), path.stat().st_size)
+    """Hash one file; a file that was hashed in this process and not written since, not again.
+
+    The disk's clock tells whether it was. That clock may stand still between two writes: so a file
+    that was written a moment ago is always hashed (as git does: "racy git").
+    """
+    stat = path.stat()
+    key = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    if key in _hashed:
+        return _hashed[key]
+    settled = time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS
+    found = Entry(sha256_of(path), stat.st_size)
+    if settled:
+        _hashed[key] = found
+    return found
 
 
 def describe_tree(folder: Path, skip: Iterable[str] = UNHASHED) -> dict[str, Entry]:
@@ -99,6 +114,10 @@ def describe_tree(folder: Path, skip: Iterable[str] = UNHASHED) -> dict[str, Ent
 def versions_of(*distributions: str) -> dict[str, str]:
     """Installed versions of what did the work."""
     return {name: importlib.metadata.version(name) for name in distributions}
+
+
+_hashed: dict[tuple[int, ...], Entry] = {}
+"""What was hashed in this process: by the file's device, inode, size, and times in ns."""
 
 
 def _plain(value: Any) -> Any:

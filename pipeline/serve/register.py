@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +35,7 @@ class RegisterOptions:
 
 def registration_command(run: Run) -> str:
     """The one command that registers this run's export later."""
-    return shlex.join(["pipe", "register", "-r", str(run.root / "recipe.yaml"), "--run", run.name])
+    return f"pipe register {run.options}"
 
 
 def register(recipe: Recipe, run: Run, emit: Emit, options: RegisterOptions) -> Manifest:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from pipeline.child import Child
 from pipeline.cores import cores
@@ -23,7 +23,6 @@ PATIENCE = 1800
 """Seconds that a node waits for the others; torchrun's own number is 900."""
 
 Launcher = Literal["torchrun", "accelerate"]
-LAUNCHERS: tuple[Launcher, ...] = get_args(Launcher)
 
 
 class LaunchError(PipeError):

@@ -47,7 +47,7 @@ def train(
     if not force and run.is_done(plan):
         emit(Note("train is up to date."))
         Unfinished(run.root / FOLDER, emit).remove()
-        return run.require("train")
+        return run.require("train", complete=False)
     work, launch = unfinished(run, plan, emit, force=force), launch or Launch()
     job = _job(recipe, run, base, work, launch)
     with _tracked(work, run, plan, recipe.train.trackers) as told, explained_writes(str(run.root)):

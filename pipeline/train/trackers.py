@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import PipeError
 from pipeline.run.events import Emit, Note
+from pipeline.run.secrets import harmless
 
 PROJECT = "r1pipe"
 _TITLES = {"tensorboard": "TensorBoard", "wandb": "Weights & Biases", "trackio": "trackio"}
@@ -263,7 +264,7 @@ def _unheard() -> Iterator[None]:
 
 
 def _said(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+    lines = harmless(str(error)).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 

@@ -2,12 +2,13 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ChangedInput, PipeError
+from pipeline.recipe import leaves
 from pipeline.run import Emit, Manifest, Note, Run
 from pipeline.run.files import write_json
 from pipeline.train import checkpoint
@@ -116,6 +117,17 @@ def unfinished(run: Run, plan: Manifest, emit: Emit, *, force: bool) -> Unfinish
     return work
 
 
+def has_ended(run: Run) -> bool:
+    """Whether `train/` is whole and holds what the training in `.train.work` was to come to."""
+    try:
+        made = run.require("train", complete=False)
+        pins = run.root / FOLDER / _PINS
+        # without pins nothing was begun that could be gone on with
+        return not pins.exists() or bool(_read(pins)["work"] == _identity(made))
+    except PipeError:
+        return False
+
+
 def _identity(plan: Manifest) -> dict[str, Any]:
     """What decides the result, as JSON gives it back."""
     values = asdict(plan)
@@ -136,7 +148,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """One line for each value that is another now: `  train.learning_rate: 0.002, now 0.001`."""
-    old, new = dict(_leaves(before)), dict(_leaves(now))
+    old, new = dict(leaves(_told(before))), dict(leaves(_told(now)))
     lines = [
         f"  {key.removeprefix('section.')}: {old.get(key, 'not there')}, "
         f"now {new.get(key, 'not there')}"
@@ -147,12 +159,10 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     return [*lines[:_SHOWN], f"  and {rest} more"] if rest > 0 else lines
 
 
-def _leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values; a file of a manifest by the first digits of its hash."""
-    if isinstance(values, Mapping) and "sha256" in values:
-        yield prefix.rstrip("."), str(values["sha256"])[:12]
-    elif isinstance(values, Mapping):
-        for key, value in values.items():
-            yield from _leaves(value, f"{prefix}{key}.")
-    else:
-        yield prefix.rstrip("."), values
+def _told(values: Any) -> Any:
+    """A file of a manifest by the first digits of its hash; all else as it is."""
+    if not isinstance(values, Mapping):
+        return values
+    if "sha256" in values:
+        return str(values["sha256"])[:12]
+    return {key: _told(value) for key, value in values.items()}

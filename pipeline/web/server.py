@@ -23,14 +23,15 @@ def listen(port: int | None = None) -> Iterator[socket.socket]:
 
     Raises PipeError where the port asked for cannot be had.
     """
+    wanted = _PORT if port is None else port
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((LOOPBACK, _PORT if port is None else port))
+            listener.bind((LOOPBACK, wanted))
         except OSError as error:
             if port is not None or error.errno != errno.EADDRINUSE:
                 raise PipeError(
-                    f"Port {port} of {LOOPBACK} cannot be had: {error.strerror}.",
+                    f"Port {wanted} of {LOOPBACK} cannot be had: {error.strerror}.",
                     "Take any free one: pipe chat --web --port 0",
                 ) from None
             listener.bind((LOOPBACK, 0))

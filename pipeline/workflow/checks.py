@@ -25,6 +25,7 @@ def check(work: Work) -> list[Any]:
     from pipeline.check import check as stage
 
     with work.run.lock():
+        work.needs("data", "train", "export")
         return stage(part_of(work))
 
 
@@ -32,6 +33,7 @@ def part_of(work: Work) -> "RunPart":
     """The run as its gates see it. Raises ChangedInput where the base is not the one trained on."""
     from pipeline.check import RunPart
 
+    work.needs("data", "train")
     base = work.base()
     work.run.require("train").check_inputs(base.entries(), "Train on this base: pipe train")
     tuned = trained(work.recipe, work.run, base)
@@ -81,7 +83,8 @@ class _Maker:
     def _written(
         self, folder: Path, types: Sequence[str], asked: dict[str, Any], tuned: bool
     ) -> dict[str, Path]:
-        from pipeline.gguf import Job, write_types
+        from pipeline.gguf.export import write_types
+        from pipeline.gguf.job import Job
 
         recipe, known = self.work.recipe, self.trained
         changes = {"quantize": tuple(types), "adapter_gguf": False, **asked}

@@ -18,7 +18,7 @@ def publish(work: Work, wish: "Wish") -> "Published":
     from pipeline.publish import publish as stage
 
     with work.run.lock():
-        return stage(_part_of(work), wish)
+        return stage(_part_of(work, wish), wish)
 
 
 def planned(work: Work, wish: "Wish") -> "Plan":
@@ -26,15 +26,19 @@ def planned(work: Work, wish: "Wish") -> "Plan":
     from pipeline.publish import planned as look
 
     with work.run.lock():
-        return look(_part_of(work), wish)
+        return look(_part_of(work, wish), wish)
 
 
-def _part_of(work: Work) -> "Part":
+def _part_of(work: Work, wish: "Wish") -> "Part":
     from pipeline.publish import Part
     from pipeline.publish.contents import Made
     from pipeline.serve import parameters
 
     data, train, export = _whole(work)
+    if wish.only != "gguf":
+        work.run.check_there("train", train.outputs)
+    if wish.only != "adapter":
+        work.run.check_there("export", export.outputs)
     made = Made(work.run, data, train, export)
     format = chat_format(work.recipe.chat.format, thinks=work.recipe.chat.thinking)
     return Part(work.recipe, made, parameters(work.recipe, format), work.emit)

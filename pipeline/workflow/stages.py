@@ -1,19 +1,21 @@
 """The stages in order. They meet on disk; this is where they are called one after the other."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.base import Base, base_at
 from pipeline.chat import ChatFormat, chat_format
-from pipeline.errors import OllamaUnreachable, PipeError
+from pipeline.errors import FreedInput, OllamaUnreachable, PipeError
 from pipeline.recipe import Recipe
-from pipeline.run import Emit, Manifest, Note
+from pipeline.run import Emit, Manifest, Note, describe
 from pipeline.run.files import explained_writes
+from pipeline.run.freed import restore_files
 from pipeline.workflow.work import Work
 
 if TYPE_CHECKING:
-    from pipeline.gguf import Job
+    from pipeline.gguf.job import Job
     from pipeline.train.launch import Launch
 
 
@@ -66,20 +68,24 @@ def take_part(work: Work, launch: "Launch") -> None:
     joined(work.run, work.recipe.train, work.emit, launch)
 
 
-def export(work: Work) -> Manifest:
+def export(work: Work, *, freed: bool = False) -> Manifest:
     """Merge, quantize, write the Modelfile. Registration is a step of its own.
 
     A run that was trained in full has nothing to merge: its model is quantized as it is.
+    With `freed`, files that `pipe clean` freed are made again.
     """
     from pipeline.engines.trained import trained
-    from pipeline.gguf import export as stage
-    from pipeline.gguf import named_importance, planned, training_text
+    from pipeline.gguf.export import export as stage
+    from pipeline.gguf.export import named_importance, planned
+    from pipeline.gguf.importance import training_text
     from pipeline.serve import license_text, model_card
 
     with work.run.lock():
         work.keep()
+        work.needs("data", "train")
         base = work.base()
-        work.run.require("train").check_inputs(base.entries(), "Train on this base: pipe train")
+        trained_on = work.run.require("train", complete=False)
+        trained_on.check_inputs(base.entries(), "Train on this base: pipe train")
         tuned = trained(work.recipe, work.run, base)
         format = chat_format(work.recipe.chat.format, thinks=work.recipe.chat.thinking)
         sources = work.run.require("data").facts["sources"]
@@ -96,10 +102,39 @@ def export(work: Work) -> Manifest:
         section = work.recipe.model_dump(mode="json", include={"export", "serve"})
         inputs = base.entries() | work.run.input_entry("train") | named_importance(job.asked)
         plan = planned(job, section, inputs, work.recipe.seed)
-        if work.run.is_done(plan) and not work.force:
+        is_done = work.run.is_done(plan) and not work.force
+        if is_done and not (freed and work.run.freed("export")):
             work.emit(Note("export is up to date."))
+            return work.run.require("export", complete=False)
+        work.run.check_there("train", trained_on.outputs)
+        if is_done and _restored(work, job):
             return work.run.require("export")
         return stage(job, work.run, companions, plan, work.emit)
+
+
+def _restored(work: Work, job: "Job") -> bool:
+    """Make what `pipe clean` freed of the export; False where its bytes are others now.
+
+    All else stays as it is, and so do the stages that came of it.
+    """
+    from pipeline.gguf.export import write_types
+
+    export, draft = work.run.folder("export"), work.run.root / ".export.draft"
+    made, gone = work.run.require("export", complete=False), work.run.freed("export")
+    types = tuple(type for type, file in made.facts["files"].items() if file in gone)
+    asked = job.asked.model_copy(update={"quantize": types, "adapter_gguf": False})
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        with explained_writes("export"):
+            draft.mkdir()
+            write_types(replace(job, asked=asked), draft, work.emit)
+            if any(describe(draft / name) != made.outputs[name] for name in gone):
+                return False
+            restore_files(export, draft)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    work.emit(Note(f"Made again as they were: {', '.join(gone)}."))
+    return True
 
 
 def export_folder(
@@ -109,7 +144,7 @@ def export_folder(
 
     `own_template` keeps the chat template of the base instead of the recipe's chat format.
     """
-    from pipeline.gguf import write_types
+    from pipeline.gguf.export import write_types
     from pipeline.serve import license_text
 
     format = None if own_template else chat_format(recipe.chat.format, thinks=recipe.chat.thinking)
@@ -161,6 +196,7 @@ def evaluate(
     means = Means(open_source, metric_files, work.force, shared)
     with work.run.lock():
         work.keep()
+        work.needs("data", "train")
         return stage(work.recipe, work.run, work.base(), work.emit, means)
 
 
@@ -172,11 +208,21 @@ def run_all(work: Work, launch: "Launch | None" = None) -> None:
     prepare(work)
     train(work, launch)
     export(work)
+    _register_in_passing(work)
+    try:
+        evaluate(work)
+    except FreedInput:  # there is something to measure, and a file for it was freed
+        export(work, freed=True)
+        evaluate(work)
+
+
+def _register_in_passing(work: Work) -> None:
+    if work.run.freed("export"):
+        return work.emit(Note("Registered as it was: files of the export were freed."))
     try:
         register_if_served(work)
     except PipeError as error:  # the files are there: a server's refusal does not stop the scores
         work.emit(Note(f"Not registered: {error}", warning=True))
-    evaluate(work)
 
 
 def _export_job(
@@ -186,7 +232,8 @@ def _export_job(
     format: ChatFormat | None,
 ) -> "tuple[Job, dict[str, str]]":
     """The job on a model with or without an adapter, and the Modelfiles beside its files."""
-    from pipeline.gguf import Job, file_name
+    from pipeline.gguf.export import file_name
+    from pipeline.gguf.job import Job
     from pipeline.serve import modelfile
 
     base, adapter = weights

@@ -29,7 +29,10 @@ def preview(work: Work, stages: Sequence[Stage]) -> dict[Stage, dict[str, Any]]:
 
 
 def status(work: Work) -> dict[Stage, StageStatus]:
-    """Each stage: done, missing, changed (a file is not what was written) or stale."""
+    """Each stage: done, missing, changed (a file is not what was written) or stale.
+
+    One of which `pipe clean` freed files is done.
+    """
     found: dict[Stage, StageStatus] = {}
     for stage in NEEDS:
         try:
@@ -40,7 +43,7 @@ def status(work: Work) -> dict[Stage, StageStatus]:
             whole = all(found[need] == "done" for need in made_from(manifest))
             current = whole and _obeys(manifest, work)
             if current:
-                work.run.require(stage)
+                work.run.require(stage, complete=False)
             found[stage] = "done" if current else "stale"
         except StaleInput:
             found[stage] = "stale"
@@ -51,6 +54,8 @@ def status(work: Work) -> dict[Stage, StageStatus]:
 
 def _obeys(manifest: Manifest, work: Work) -> bool:
     """True when the recipe still says what the stage was told, as far as results hang on it."""
+    if manifest.seed != work.recipe.seed:
+        return False
     recipe = work.recipe.model_dump(mode="json")
     asked = {key: value for key, value in manifest.section.items() if key in recipe}
     return all(_that_matters(key, recipe[key]) == _that_matters(key, asked[key]) for key in asked)

@@ -1,7 +1,5 @@
 """Someone to talk to, and the untuned base beside them."""
 
-import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,11 +12,15 @@ from pipeline.chat import ASSUMED, chat_format
 from pipeline.cores import cores
 from pipeline.errors import ChangedInput, MissingInput
 from pipeline.run import Manifest, Note
-from pipeline.run.files import explained_writes
+from pipeline.run.files import explained_writes, sha256_of_json
 from pipeline.workflow.work import Work
 
 if TYPE_CHECKING:
     from pipeline.engines.talk import Partner
+
+
+BASES = ".base"
+"""In the run's folder: untuned bases as GGUF files, made to be talked to beside the tuned one."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def side_by_side(work: Work, wish: Wish, *, base: bool = True) -> "Iterator[dict
         sides: dict[str, Partner] = {}
         if paired:
             type = _type(work, wish)
+            _file(work, type)  # before the base is made, which may take minutes
             name = f"{work.base().title} {type}"
             sides["base"] = _file_partner(work, base_gguf(work, type), threads, name)
             opened.callback(sides["base"].close)
@@ -76,9 +79,9 @@ def base_gguf(work: Work, type: str) -> Path:
     It is named by what it was made of, so that another base is never taken for it. It has the
     types of the tuned file's tensors, and no importance matrix.
     """
-    exported = work.run.require("export")
+    exported = work.run.require("export", complete=False)
     base = work.base()
-    path = work.run.root / ".base" / f"{base.title}-{type}-{_key(work, exported, type)}.gguf"
+    path = work.run.root / BASES / f"{base.title}-{type}-{_key(work, exported, type)}.gguf"
     if not path.exists():
         exported.check_inputs(base.entries(), "Export this base again: pipe export --force")
         work.emit(Note(f"Making the untuned base as {type}, once, to compare with."))
@@ -93,15 +96,13 @@ def _open(work: Work, wish: Wish, threads: int | None = None) -> "Partner":
         return _any_file(work, wish.gguf)
     if wish.ollama is not None:
         return _served(work, wish)
-    exported = work.run.require("export")
-    file = exported.facts["files"][_type(work, wish)]
-    return _file_partner(work, work.run.folder("export") / file, threads)
+    return _file_partner(work, _file(work, _type(work, wish)), threads)
 
 
 def _type(work: Work, wish: Wish) -> str:
     """The type wished for, else the first one exported."""
     wanted = (wish.type or work.recipe.export.quantize[0]).upper()
-    files = work.run.require("export").facts["files"]
+    files = work.run.require("export", complete=False).facts["files"]
     if wanted not in files:
         there = ", ".join(type for type in files if type != "adapter")
         raise MissingInput(
@@ -109,6 +110,13 @@ def _type(work: Work, wish: Wish) -> str:
             f"Make it: pipe export --quantize {wanted}",
         )
     return wanted
+
+
+def _file(work: Work, type: str) -> Path:
+    """Raises FreedInput where `pipe clean` freed it."""
+    name = work.run.require("export", complete=False).facts["files"][type]
+    work.run.check_there("export", [name])
+    return work.run.folder("export") / str(name)
 
 
 def _file_partner(work: Work, file: Path, threads: int | None, name: str = "") -> "Partner":
@@ -202,12 +210,13 @@ def _key(work: Work, exported: Manifest, type: str) -> str:
     base = {name: asdict(e) for name, e in exported.inputs.items() if name.startswith("base/")}
     format = chat_format(work.recipe.chat.format, thinks=work.recipe.chat.thinking).fingerprint()
     made_by = [base, type, work.recipe.export.tensor_types, format, exported.versions]
-    return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:12]
+    return sha256_of_json(made_by)[:12]
 
 
 def _make_base(work: Work, type: str, path: Path) -> None:
     """Write the file whole or not at all; what was made of another base goes."""
-    from pipeline.gguf import Job, write_types
+    from pipeline.gguf.export import write_types
+    from pipeline.gguf.job import Job
     from pipeline.serve import license_text
 
     base = work.base()

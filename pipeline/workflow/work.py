@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pipeline.base import Base, open_base
 from pipeline.chat import Encoder, chat_format
 from pipeline.recipe import Recipe
-from pipeline.run import Emit, Run
+from pipeline.run import Emit, Run, Stage
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,15 @@ class Work:
             ):
                 revision = manifest.facts["base"]["revision"]
         return open_base(self.recipe.model, revision=revision, weights=weights)
+
+    def needs(self, *stages: Stage) -> None:
+        """Raises MissingInput for the first of `stages` that has not finished; hashes nothing.
+
+        Asked before the base is fetched: gigabytes for a command that then refuses.
+        """
+        for stage in stages:
+            if self.run.manifest(stage) is None:
+                self.run.require(stage)
 
     def keep(self) -> None:
         """Write the recipe in force beside the stages."""

@@ -1,9 +1,7 @@
 """ChatML for Qwen: what it says, and what ids it becomes where the thinking's tags are tokens."""
 
-import re
 import unicodedata
 from functools import cache
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -17,34 +15,18 @@ from pipeline.chat import (
     Tag,
     Text,
     chat_format,
-    check_fit,
-    fastest,
-    format_for,
     neutral_conversation,
     render_jinja,
 )
-from pipeline.errors import PipeError
-from tests.chat.test_encode import ROLES, TEXTS, conversation
+from tests.chat.texts import TEXTS, attacks, conversation, messages, spelling_none, write
 from tests.support.qwen import TAGS, added, tokenizer_json
-from tests.support.tokenizer import tokenizer_json as llama3_json
 
 FORMAT = chat_format("chatml-reasoning")
 LLAMA = chat_format("llama3.2-reasoning")
 NAMES = added("qwen3")
-SPELLED = re.compile("|".join(map(re.escape, NAMES)))
-OFFICIAL = Path(__file__).parents[1] / "support"
-"""The templates of Qwen3-0.6B and Qwen2.5-7B-Instruct, as published."""
-
-SLICES = st.sampled_from(NAMES).flatmap(
-    lambda name: st.integers(0, len(name)).map(lambda cut: (name[:cut], name[cut:]))
-)
-ATTACKS = st.lists(
-    st.sampled_from(NAMES) | SLICES.map("".join) | SLICES.map(lambda s: s[0]) | TEXTS, max_size=8
-).map("".join)
-PLAIN = TEXTS.filter(lambda text: not SPELLED.search(unicodedata.normalize("NFC", text)))
-MESSAGES = st.lists(
-    st.fixed_dictionaries({"role": ROLES, "content": TEXTS | ATTACKS}), min_size=1, max_size=5
-)
+ATTACKS = attacks(NAMES)
+PLAIN = spelling_none(NAMES)
+MESSAGES = messages(TEXTS | ATTACKS)
 PROMPT = (
     "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhy?<|im_end|>\n"
     "<|im_start|>assistant\n"
@@ -52,9 +34,7 @@ PROMPT = (
 
 
 def encoder_of(folder, family):
-    path = folder / "tokenizer.json"
-    path.write_text(tokenizer_json(family), encoding="utf-8")
-    return Encoder(path, FORMAT)
+    return Encoder(write(folder, tokenizer_json(family)), FORMAT)
 
 
 @pytest.fixture(scope="module", params=["qwen2", "qwen3"])
@@ -211,94 +191,6 @@ def test_text_in_any_unicode_form_becomes_the_same_ids(encoder):
     assert LLAMA.render(conversation(apart)) != LLAMA.render(conversation(composed))
 
 
-TURNS = [
-    {"role": "user", "content": "How many is 12 and 30?"},
-    {"role": "assistant", "content": "<think>\nTwelve and thirty.\n</think>\n\nIt is 42."},
-    {"role": "user", "content": "And 5 more?"},
-]
-SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
-SAME = [TURNS[:1], TURNS, [SYSTEM, *TURNS], [SYSTEM, TURNS[0]]]
-
-
-def official(name, messages, **variables):
-    template = (OFFICIAL / f"{name}.jinja").read_text(encoding="utf-8")
-    return render_jinja(template, messages, bos_token=None, **variables)
-
-
-@pytest.mark.parametrize("messages", SAME)
-@pytest.mark.parametrize("thinking", [True, False])
-def test_qwen3s_own_template_gives_the_same_prompt(messages, thinking):
-    theirs = official("qwen3", messages, add_generation_prompt=True, enable_thinking=thinking)
-    assert FORMAT.render(messages, thinking=thinking) == theirs
-
-
-def test_qwen3s_own_template_gives_the_same_training_text():
-    reply = {"role": "assistant", "content": FORMAT.target("Forty-two and 5.", "It is 47.")}
-    theirs = official("qwen3", [*TURNS, reply], add_generation_prompt=False)
-    assert f"{FORMAT.render(TURNS)}{reply['content']}<|im_end|>\n" == theirs
-
-
-@settings(max_examples=40)
-@given(question=PLAIN, answer=PLAIN, again=PLAIN)
-def test_qwen3s_own_template_agrees_on_any_plain_text(question, answer, again):
-    turns = zip(("user", "assistant", "user"), (question, answer, again), strict=True)
-    messages = [{"role": role, "content": content} for role, content in turns]
-    shown = FORMAT.shown(messages)
-    assert FORMAT.render(messages) == official("qwen3", shown, add_generation_prompt=True)
-
-
-def test_qwen2_5s_own_template_gives_the_same_prompt_but_for_the_system_message_it_makes_up():
-    plain = [TURNS[0], {"role": "assistant", "content": "It is 42."}, TURNS[2]]
-    told = official("qwen2.5", [SYSTEM, *plain], add_generation_prompt=True)
-    assert FORMAT.render([SYSTEM, *plain]) == told
-    made_up = "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful "
-    theirs = official("qwen2.5", plain, add_generation_prompt=True)
-    assert theirs == f"{made_up}assistant.<|im_end|>\n{FORMAT.render(plain)}"
-
-
-def write(folder, text):
-    path = folder / "tokenizer.json"
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-@pytest.mark.parametrize(
-    ("text", "format"),
-    [
-        (llama3_json(), LLAMA),
-        (tokenizer_json("qwen2"), FORMAT),
-        (tokenizer_json("qwen3"), FORMAT),
-    ],
-)
-def test_a_tokenizer_has_one_format_and_the_other_is_refused_with_the_cure(tmp_path, text, format):
-    path = write(tmp_path, text)
-    assert format_for(path) is format
-    check_fit(path, format)
-    other = LLAMA if format is FORMAT else FORMAT
-    for refuse in (check_fit, Encoder):
-        with pytest.raises(PipeError, match=rf"has no token.*\n.*chat\.format={format.name}"):
-            refuse(path, other)
-
-
-def test_a_tokenizer_of_another_family_has_none(tmp_path):
-    path = write(tmp_path, llama3_json().replace("<|eot_id|>", "<|end|>"))
-    with pytest.raises(PipeError, match="Use a Llama 3, Qwen2 or Qwen3 base"):
-        format_for(path)
-    with pytest.raises(PipeError, match="cannot be read"):
-        format_for(tmp_path / "none.json")
-
-
-def test_a_missing_pad_is_named(tmp_path):
-    text = tokenizer_json("qwen3").replace("<|endoftext|>", "<|end|>")
-    with pytest.raises(PipeError, match=re.escape("has no token <|endoftext|>")):
-        _ = Encoder(write(tmp_path, text), FORMAT).pad_id
-
-
-def test_the_faster_encoders_are_for_llama_3_and_qwen_gets_its_own(tmp_path):
-    found = fastest(write(tmp_path, tokenizer_json("qwen3")))
-    assert (found.backend, bool(found.reason)) == ("tokenizers", True)
-
-
 def test_qwen_pads_with_what_ends_a_text_and_stops_at_the_end_of_turn(qwen3):
     (pad,), (end,) = map(qwen3.whole, ("<|endoftext|>", "<|im_end|>"))
     assert (qwen3.pad_id, qwen3.end_of_turn_id) == (pad, end)
@@ -306,11 +198,6 @@ def test_qwen_pads_with_what_ends_a_text_and_stops_at_the_end_of_turn(qwen3):
     assert qwen3.reply_of(qwen3.whole("<think>\n1\n</think>\n\n2<|im_end|>")) == (
         FORMAT.target("1", "2")
     )
-
-
-def test_runs_made_with_llamas_format_stay_what_they_are():
-    assert LLAMA.fingerprint()["sha256"].startswith("49deb58d7d171aca")
-    assert FORMAT.fingerprint() != LLAMA.fingerprint()
 
 
 def test_every_tag_of_qwen3_is_one_that_text_can_spell():

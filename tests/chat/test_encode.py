@@ -1,7 +1,5 @@
 """What text and what ids a row becomes: properties over generated conversations."""
 
-import json
-import random
 import re
 
 import pytest
@@ -9,40 +7,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from pipeline.chat import Control, Encoder, Exchange, chat_format, render_jinja
+from pipeline.chat import Control, Encoder, Exchange, render_jinja
 from pipeline.errors import PipeError
-from tests.support.tokenizer import SPECIALS, tokenizer_json
-
-FORMAT = chat_format("llama3.2-reasoning")
-CONTROL = re.compile(r"<\|[a-z_0-9]+\|>")
-
-# pieces that tokenizers join, split or strip
-SPACES = [" ", "  ", "\n", "\n\n", "\r\n", "\t", "\x85", "\x1c", "\u00a0", "\u2028", "\u200b"]
-JOINED = [".", "!\n", "...", "'s", "12345", "<", ">", "<|", "|>", ">\n", "think", "user"]
-TAGS = ["<think>", "</think>", "{{ x }}", "{%"]
-UNICODE = ["\ufeff", "e\u0301", "é", "中文", "🙂", "👩\u200d🚀", "\0"]
-FRAGMENTS = st.sampled_from([*SPACES, *JOINED, *TAGS, *UNICODE])
-TEXTS = st.lists(FRAGMENTS | st.text(max_size=8), max_size=12).map("".join)
-PLAIN = TEXTS.filter(lambda text: not CONTROL.search(text))
-REASONING = st.none() | PLAIN
-SYSTEM = st.none() | PLAIN
-SLICES = st.sampled_from(SPECIALS).flatmap(
-    lambda name: st.integers(0, len(name)).map(lambda cut: (name[:cut], name[cut:]))
+from tests.chat.texts import (
+    ASKED,
+    ATTACKS,
+    FORMAT,
+    PLAIN,
+    REASONING,
+    SYSTEM,
+    TEXTS,
+    completed,
+    conversation,
 )
-ATTACKS = st.lists(
-    st.sampled_from(SPECIALS) | SLICES.map("".join) | SLICES.map(lambda s: s[0]) | TEXTS, max_size=8
-).map("".join)
-
-
-def completed(text, seed=0):
-    """The tokenizer with every split of every token among its merges, as Llama 3's has them."""
-    description = json.loads(text)
-    vocabulary = description["model"]["vocab"]
-    splits = [(token[:cut], token[cut:]) for token in vocabulary for cut in range(1, len(token))]
-    merges = [list(pair) for pair in splits if vocabulary.keys() >= set(pair)]
-    random.Random(seed).shuffle(merges)
-    description["model"]["merges"] = sorted(merges, key=lambda pair: vocabulary["".join(pair)])
-    return json.dumps(description)
+from tests.support.tokenizer import SPECIALS, tokenizer_json
 
 
 @pytest.fixture(scope="module", params=["tokenizers", "tiktoken"])
@@ -52,11 +30,6 @@ def encoder(request, tmp_path_factory):
     encoder = Encoder(path, FORMAT, backend=request.param)
     assert encoder.backend == request.param
     return encoder
-
-
-def conversation(question, system=None):
-    head = [{"role": "system", "content": system}] if system else []
-    return [*head, {"role": "user", "content": question}]
 
 
 def added_ids():
@@ -223,13 +196,6 @@ def test_a_tokenizer_that_truncates_and_pads_does_neither_here(tmp_path):
 def test_a_lone_surrogate_is_refused(encoder):
     with pytest.raises(TypeError):
         encoder.example("q", "a\ud800", "b")
-
-
-ROLES = st.sampled_from(["system", "user", "assistant"])
-MESSAGES = st.lists(
-    st.fixed_dictionaries({"role": ROLES, "content": TEXTS | ATTACKS}), min_size=1, max_size=5
-)
-ASKED = MESSAGES.filter(lambda messages: messages[-1]["role"] != "assistant")
 
 
 @given(messages=ASKED, thinking=st.booleans())

@@ -11,7 +11,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 from pipeline.chat import Encoder, fast, fastest, proof
 from pipeline.errors import PipeError
-from tests.chat.test_encode import ATTACKS, FORMAT, TEXTS, completed
+from tests.chat.texts import ATTACKS, FORMAT, TEXTS, completed, write
 from tests.support.tokenizer import PATTERN, SPECIALS, tokenizer_json
 
 UNITS = ["a", "b", "ab", "ba", "aab", " ", "\n", "=", "-", "=-", "é", "中", "'s", "7"]
@@ -53,12 +53,6 @@ def rich_json():
     tokenizer.train_from_iterator(lines, trainer)
     tokenizer.add_special_tokens(list(SPECIALS))
     return str(tokenizer.to_str())
-
-
-def write(folder, text):
-    path = folder / "tokenizer.json"
-    path.write_text(text, encoding="utf-8")
-    return path
 
 
 @pytest.fixture(scope="module", params=[1, 2, 3])

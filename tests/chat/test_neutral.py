@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.assets import asset
 from pipeline.chat import Control, Encoder, neutral_conversation
-from tests.chat.test_encode import ATTACKS, CONTROL, FORMAT, ROLES, TEXTS
+from tests.chat.texts import ATTACKS, CONTROL, FORMAT, ROLES, TEXTS
 from tests.support.tokenizer import SPECIALS
 
 ENCODER = Encoder(asset("data/tiny-llama/tokenizer.json"), FORMAT)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.assets import asset
 from pipeline.chat import Control, Encoder, Text, render_jinja
-from tests.chat.test_encode import ASKED, ATTACKS, CONTROL, FORMAT, MESSAGES, TEXTS
+from tests.chat.texts import ASKED, ATTACKS, CONTROL, FORMAT, MESSAGES, TEXTS
 
 ENCODER = Encoder(asset("data/tiny-llama/tokenizer.json"), FORMAT)
 QUESTION = {"role": "user", "content": "How many?"}

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.assets import asset
 from pipeline.chat import Encoder, Exchange, chat_format, conversation_of, exchange_of
-from tests.chat.test_encode import ATTACKS, TEXTS
+from tests.chat.texts import ATTACKS, TEXTS
 
 FORMAT = chat_format("llama3.2-reasoning")
 ENCODER = Encoder(asset("data/tiny-llama/tokenizer.json"), FORMAT)

@@ -18,6 +18,7 @@ from pipeline.check.merge import Fit, fit
 from pipeline.check.tensors import Stored, Weights, saved_tensors
 from pipeline.engines.gguf_file import read_gguf
 from pipeline.gguf import kernels
+from tests.support.tiny_gguf import finished
 
 F32 = NDArray[np.float32]
 HEADS, KV_HEADS, HIDDEN = 4, 2, 128
@@ -80,11 +81,7 @@ def written(folder: Path, tensors: Mapping[str, F32], type: str, *, permuted: bo
             writer.add_tensor(NAMES[name], stored)
         else:
             writer.add_tensor(NAMES[name], quantize(stored, kind), raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    return finished(writer, path)
 
 
 def fits_of(

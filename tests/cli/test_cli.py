@@ -8,18 +8,15 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner
 
 from pipeline.cli import main
+from pipeline.cli.options import with_options
+from pipeline.recipe import builtin_names, load
+from tests.cli.support import pipe
 
 HEAVY = {"torch", "transformers", "datasets", "unsloth", "numba", "matplotlib"}
 ALSO_SLOW = {"pydantic", "rich", "numpy", "httpx", "pyarrow", "tokenizers"}
 README = Path(__file__).parents[2] / "README.md"
-
-
-def pipe(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(main, list(arguments))
-    return result.exit_code, result.output
 
 
 @pytest.fixture(autouse=True)
@@ -57,14 +54,7 @@ def test_every_command_has_one_sentence_and_an_example(name: str, command: click
 def test_recipes_lists_what_is_built_in() -> None:
     code, output = pipe("recipes")
     assert code == 0
-    assert [line.split()[0] for line in output.splitlines()] == [
-        "demo",
-        "llama3.1-8b-price",
-        "llama3.2-1b-r1",
-        "llama3.2-3b-r1",
-        "qwen3-0.6b-alpaca-100",
-        "qwen3-0.6b-r1",
-    ]
+    assert [line.split()[0] for line in output.splitlines()] == builtin_names()
 
 
 def test_a_wrong_key_is_wrong_usage() -> None:
@@ -81,6 +71,18 @@ def test_a_missing_stage_says_the_next_command() -> None:
     )
 
 
+@pytest.mark.parametrize("given", ["-r a.yaml", r"-r 'a\1b.yaml'", r"-r 'C:\new\g<0>.yaml'"])
+def test_a_hints_command_names_the_recipe_letter_by_letter(given: str) -> None:
+    assert with_options("Run: pipe train", given) == f"Run: pipe train {given}"
+
+
+def test_the_command_for_a_base_that_nobody_knows_is_one_that_runs() -> None:
+    code, output = pipe("plan", "-r", "demo", "--set", "model.base=nobody/x")
+    assert code == 1
+    command = re.search(r"See what is: pipe (.*?);", output)
+    assert command and pipe(*shlex.split(command[1]))[0] == 0
+
+
 def test_init_writes_a_recipe_that_loads_and_is_not_overwritten() -> None:
     assert pipe("init", "--extends", "demo", "--name", "mine") == (
         0,
@@ -91,6 +93,18 @@ def test_init_writes_a_recipe_that_loads_and_is_not_overwritten() -> None:
     assert re.search(r"^name: mine +# pipe.yaml$", output, re.MULTILINE)
     assert re.search(r"^train.device: cpu +# demo.yaml$", output, re.MULTILINE)
     assert pipe("init")[0] == 1
+
+
+def test_a_shown_recipe_names_every_value_in_a_line_as_it_may_be_set() -> None:
+    code, output = pipe("recipes", "show", "llama3.1-8b-price")
+    assert code == 0
+    lines = [line.rpartition("  # ") for line in output.splitlines()]
+    shown = dict(said.rstrip().split(": ", 1) for said, _, _ in lines)
+    assert {origin for _, _, origin in lines} == {"llama3.1-8b-price.yaml", "default"}
+    assert shown["data.sources.0.columns.reply_start"] == "Price is $"
+    loaded = load("llama3.1-8b-price")
+    again = load("llama3.1-8b-price", [f"{key}={value}" for key, value in shown.items()])
+    assert list(shown) == list(loaded.values) and again.recipe == loaded.recipe
 
 
 def test_a_dry_run_touches_nothing() -> None:

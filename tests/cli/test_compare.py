@@ -33,10 +33,10 @@ def test_a_dry_run_lists_the_variants_and_the_refused_and_touches_nothing(made: 
         "recipe demo, 4 variants in runs/demo/compare",
         "  r=8,method=qlora",
         "  r=8,method=lora-8bit: refused: method lora-8bit needs a GPU; a CPU has qlora, lora "
-        "and full",
+        "and full: Unsloth opens no 8-bit base there",
         "  r=16,method=qlora",
         "  r=16,method=lora-8bit: refused: method lora-8bit needs a GPU; a CPU has qlora, lora "
-        "and full",
+        "and full: Unsloth opens no 8-bit base there",
         "time: not known, none was timed yet",
     ]
     assert not Path("runs").exists() and made.done == []
@@ -87,6 +87,24 @@ def test_without_vary_the_last_comparison_is_shown_again(made: Bench) -> None:
     made.done.clear()
     assert pipe("--markdown").stdout == first and made.done == []
     assert first.startswith("### Variants of demo: train.lora.r\n\n| Variant |")
+
+
+def test_one_by_an_error_shows_it(made: Bench) -> None:
+    made.figures = {"r=16": Figures(off=(2.0, 3.0))}
+    lines = pipe("--vary", "r=8,16", "--set", "eval.metrics=[mae]").stdout.splitlines()
+    assert any("MAE" in each for each in lines)
+    best = next(each for each in lines if each.strip().startswith("r=16 *"))
+    assert best.split()[2:4] == ["2.5", "2-3"]
+    assert lines[-3].startswith("Optimal configuration: train.lora.r=16: MAE 2.5 (2 to 3),")
+
+
+def test_the_last_one_is_shown_as_stale_once_the_run_has_other_rows(made: Bench) -> None:
+    made.prepare(made.plan("r=8,16").work)
+    pipe("--vary", "r=8,16")
+    assert pipe().stderr == ""
+    made.prepare(made.plan("r=8,16", overrides=["data.no_thinking_share=0.3"]).work)
+    said = "Stale: made of other rows. Again: pipe compare -r demo --vary train.lora.r=8,16\n"
+    assert pipe().stderr == said
 
 
 def test_what_was_damaged_is_said_and_not_shown() -> None:

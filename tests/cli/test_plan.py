@@ -148,6 +148,8 @@ def test_a_calibration_trains_a_few_steps_elsewhere_and_leaves_nothing(
         assert asked.train.keep == "last" and asked.train.batch_size == recipe.train.batch_size
         rows = [p.name for p in (trial.folder("data") / "encoded").iterdir()]
         assert sorted(rows) == ["eval.arrow", "train.arrow"]
+        lent = trial.folder("data") / "encoded" / "train.arrow"
+        assert lent.samefile(run.folder("data") / "encoded" / "train.arrow")  # not copied
         folder = trial.folder("train")
         folder.mkdir()
         line = {"seconds": 2.0, "tokens_per_second": 100.0}

@@ -1,6 +1,7 @@
 """Rows, recipes and runs for the tests of prepare."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 from pipeline.data import prepare
@@ -9,6 +10,8 @@ from pipeline.recipe import Recipe
 from pipeline.run import Run, describe_tree, silent
 from pipeline.run.rows import read_jsonl
 
+ALL = {"eval_share": 0, "test_share": 0, "no_thinking_share": 0}
+"""Every row is a training row, as it came."""
 REPLY = "<think>\n{n} and 1 is {m}.\n</think>\n\nIt is {m}."
 
 
@@ -75,6 +78,11 @@ def prepared(folder, recipe, emit=silent, **options):
 
 def rows_of(run, split):
     return list(read_jsonl(run.folder("data") / f"{split}.jsonl"))
+
+
+def reasons(run):
+    """How many rejects there are of each reason."""
+    return Counter(row["reason"] for row in rows_of(run, "rejects"))
 
 
 def stats_of(run):

@@ -1,24 +1,23 @@
-"""General rows: some held apart to see what training forgets, some mixed in against it."""
+"""General rows held apart, to see what training forgets: which, how written, to what they yield."""
 
 import json
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.assets import asset
 from pipeline.chat import Encoder, chat_format
-from pipeline.data.choose.general import APART, rows_for
+from pipeline.data.choose.general import APART
 from pipeline.data.inputs import SHIPPED
 from pipeline.recipe import load
 from pipeline.run import Note, describe
 from pipeline.run.rows import read_jsonl
+from tests.data.general_rows import general, ids, manifest_of, mixed_in, plain
 from tests.data.support import (
+    ALL,
     contents,
     examples,
     general_record,
@@ -29,36 +28,6 @@ from tests.data.support import (
     stats_of,
     write_rows,
 )
-
-ALL = {"eval_share": 0, "test_share": 0, "no_thinking_share": 0}
-OWN = 80
-"""Training rows."""
-
-
-@pytest.fixture
-def own(tmp_path):
-    return write_rows(tmp_path / "own.jsonl", [record(n) for n in range(OWN)])
-
-
-def general(tmp_path, *rows, **source):
-    """A general source on a file of these rows."""
-    return {"dataset": str(write_rows(tmp_path / "general.jsonl", rows)), **source}
-
-
-def plain(count):
-    return [general_record(n) for n in range(count)]
-
-
-def ids(run, split):
-    return [row["id"] for row in rows_of(run, split)]
-
-
-def mixed_in(run):
-    return [row for row in rows_of(run, "train") if row["id"].startswith("g")]
-
-
-def manifest_of(run):
-    return json.loads((run.folder("data") / "manifest.json").read_text())
 
 
 def test_rows_held_apart_are_encoded_as_the_base_answers_them(base, tmp_path, own):
@@ -108,63 +77,6 @@ def test_at_most_64_are_held_apart_and_the_rest_is_left_out_unless_a_share_is_as
     assert (figures["records"], figures["rows"], figures["left_out"]) == (100, 64, 36)
 
 
-def test_a_share_is_drawn_from_the_rows_that_are_not_held_apart(base, tmp_path, own):
-    events = []
-    source = general(tmp_path, *plain(100))
-    asked = recipe_of(base, own, general=source, general_share=0.2, **ALL)
-    run = prepared(tmp_path / "run", asked, events.append)
-    trained = mixed_in(run)
-    assert len(trained) == 20
-    assert len(rows_of(run, "train")) == OWN + 20
-    assert not {row["id"] for row in trained} & set(ids(run, "general"))
-    # spread over the training rows, as every source is
-    places = [n for n, row in enumerate(rows_of(run, "train")) if row["id"].startswith("g")]
-    assert all(5 * n <= place < 5 * n + 5 for n, place in enumerate(places))
-    said = "20 general rows are 20.0% of the training rows; 64 others are held apart to see what"
-    assert [event.text for event in events if isinstance(event, Note)] == [f"{said} it forgets"]
-    facts = manifest_of(run)["facts"]
-    assert (facts["general"]["trained"], facts["general"]["share"]) == (20, 0.2)
-    # whose licence has duties too
-    assert facts["sources"][-1] == facts["general"]
-
-
-def test_general_rows_in_training_do_not_teach_to_skip_thinking(base, tmp_path, own):
-    source = general(tmp_path, *plain(70), general_record(70, reasoning=None))
-    asked = recipe_of(base, own, general=source, general_share=0.05, **ALL)
-    run = prepared(tmp_path / "run", asked)
-    encoder = Encoder(base / "tokenizer.json", chat_format("llama3.2-reasoning"))
-    prompts = Counter()
-    for row, example in zip(rows_of(run, "train"), examples(run, "train"), strict=True):
-        prompt = encoder.text_of(example["input_ids"][: example["target_start"]])
-        is_general = row["id"].startswith("g")
-        assert prompt.endswith("<think>\n\n</think>\n\n") == is_general
-        assert row["thinking"] != is_general
-        prompts[is_general] += 1
-    assert prompts == {False: OWN, True: 4}
-
-
-def test_reasoning_of_general_rows_is_not_trained(base, tmp_path, own):
-    rows = [general_record(n, reasoning=f"Hm, {n}.") for n in range(70)]
-    asked = recipe_of(base, own, general=general(tmp_path, *rows), general_share=0.05, **ALL)
-    run = prepared(tmp_path / "run", asked)
-    assert {(row["thinking"], row["reasoning"][:2]) for row in mixed_in(run)} == {(False, "Hm")}
-
-
-def test_a_share_that_cannot_be_filled_is_said_with_the_real_one(base, tmp_path, own):
-    events = []
-    source = general(tmp_path, *plain(APART + 6))
-    asked = recipe_of(base, own, general=source, general_share=0.5, **ALL)
-    run = prepared(tmp_path / "run", asked, events.append)
-    assert len(mixed_in(run)) == 6
-    assert manifest_of(run)["facts"]["general"]["share"] == round(6 / 86, 4)
-    (note,) = [event for event in events if isinstance(event, Note)]
-    assert note == Note(
-        "6 general rows are 7.0% of the training rows, beside 64 held apart; 50.0% were asked "
-        "for: name a larger data.general",
-        warning=True,
-    )
-
-
 def test_the_training_and_eval_rows_do_not_depend_on_the_general_rows(base, tmp_path):
     long = "On a shelf in the shop stand {n} red jars, {m} blue jars and a box with a lid of tin."
     rows = [record(n, problem=long.format(n=n, m=3 * n)) for n in range(60)]
@@ -203,25 +115,6 @@ def test_a_general_row_gives_way_to_every_other_row_that_asks_the_same(base, tmp
     ]
 
 
-def test_what_repeats_a_row_held_apart_is_never_trained(base, tmp_path, own):
-    def about(n):
-        return f"Which of the {n} old towns of the north has {2 * n} houses and {3 * n} gardens"
-
-    rows = [general_record(n, question=about(n)) for n in range(70)]
-    # beside each a second answer, and a question that holds the first one
-    again = [general_record(100 + n, question=about(n)) for n in range(70)]
-    holding = [general_record(200 + n, question=f"{about(n)}? Guess {n}.") for n in range(70)]
-    source = general(tmp_path, *rows, *again, *holding, max_loss=1)
-    recipe = recipe_of(
-        base, own, general=source, general_share=0.9, dedupe={"questions": "keep"}, **ALL
-    )
-    run = prepared(tmp_path / "run", recipe)
-    assert len(rows_of(run, "general")) == APART
-    apart = {int(each[1:]) % 100 for each in ids(run, "general")}
-    trained = {int(row["id"][1:]) % 100 for row in mixed_in(run)}
-    assert trained == set(range(70)) - apart
-
-
 def test_a_general_row_with_a_benchmark_question_is_dropped(base, tmp_path, own):
     bench = write_rows(tmp_path / "bench.jsonl", [{"question": "Name thing 2, colour 14, please."}])
     recipe = recipe_of(
@@ -234,30 +127,6 @@ def test_a_general_row_with_a_benchmark_question_is_dropped(base, tmp_path, own)
     run = prepared(tmp_path / "run", recipe)
     assert ids(run, "general") == ["g0", "g1", "g3", "g4"]
     assert [row["reason"] for row in rows_of(run, "rejects")] == ["contaminated"]
-
-
-def test_more_of_a_share_holds_the_fewer_and_another_seed_draws_others(base, tmp_path, own):
-    def drawn(name, share, **source):
-        given_source = general(tmp_path, *plain(150), **source)
-        recipe = recipe_of(base, own, general=given_source, general_share=share, **ALL)
-        run = prepared(tmp_path / name, recipe)
-        return set(ids(run, "general")), {row["id"] for row in mixed_in(run)}
-
-    apart, few = drawn("few", 0.1)
-    same, more = drawn("more", 0.3)
-    assert (apart, len(few), len(more)) == (same, 9, 34)
-    assert few < more
-    other, _ = drawn("other", 0.1, seed=5)
-    assert other != apart
-
-
-def test_the_draw_does_not_depend_on_the_other_sources(base, tmp_path, own):
-    source = general(tmp_path, *plain(100))
-    test = write_rows(tmp_path / "test.jsonl", [record(n) for n in range(200, 203)])
-    alone = prepared(tmp_path / "alone", recipe_of(base, own, general=source, **ALL))
-    given_test = {"dataset": str(test)}
-    beside = recipe_of(base, own, general=source, test=given_test, **ALL)
-    assert ids(prepared(tmp_path / "beside", beside), "general") == ids(alone, "general")
 
 
 def test_filters_of_the_reasoning_rows_do_not_touch_general_rows(base, tmp_path):
@@ -324,9 +193,3 @@ def test_a_run_from_before_there_were_general_rows_is_prepared_anew(base, tmp_pa
     path.write_text(json.dumps(old))
     prepared(tmp_path / "run", recipe)
     assert manifest_of(run)["counts"]["general"] == 2
-
-
-@given(st.integers(0, 10**7), st.integers(0, 99))
-def test_the_rows_for_a_share_are_nearest_to_it(trained, percent):
-    rows = rows_for(trained, percent / 100)
-    assert abs(100 * rows - percent * (trained + rows)) <= 50 + 1e-6

@@ -1,15 +1,16 @@
 """Rows with nothing to learn: rejected and counted by whatever path they come, never trained."""
 
 import json
-from collections import Counter
 
 import pytest
 
 from pipeline.errors import PipeError
 from tests.data.support import (
+    ALL,
     examples,
     general_record,
     prepared,
+    reasons,
     recipe_of,
     record,
     rows_of,
@@ -17,7 +18,6 @@ from tests.data.support import (
     write_rows,
 )
 
-ALL = {"eval_share": 0, "test_share": 0, "no_thinking_share": 0}
 UNSEEN = "\u200b"
 """White space to nobody but the tokenizer below, which drops it."""
 
@@ -65,7 +65,7 @@ def source(tmp_path, form, answers, **more):
 
 
 def rejected(run):
-    found = Counter(row["reason"] for row in rows_of(run, "rejects"))
+    found = reasons(run)
     assert stats_of(run)["rejects"] == found
     return found
 

@@ -68,7 +68,16 @@ def test_rows_without_a_start_are_written_as_ever(base, tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [(12.5, "13"), (12.49, "12"), (0.4, "0"), (7, "7"), ("$1,234.50", "1235"), ("3 dollars", "3")],
+    [
+        (12.5, "13"),
+        (12.49, "12"),
+        (0.4, "0"),
+        (-0.4, "0"),
+        (7, "7"),
+        ("$1,234.50", "1235"),
+        ("3 dollars", "3"),
+        ("$.99", "1"),
+    ],
 )
 def test_a_number_is_rounded_halves_up(value, said):
     row = to_row(Columns(**PRICE), product(1, price=value), "row 1", "products")

@@ -17,7 +17,7 @@ from pipeline.cli import main
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-_NOT_RUN = re.compile(r"<!-- not run: (\S.*?) -->")
+_MARKER = re.compile(r"<!-- (?:not run: (?P<reason>\S.*?)|(?P<gpu>refused without a GPU)) -->")
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,10 @@ class Line:
     page: str
     """Relative to the root."""
     text: str
-    reason: str | None
+    reason: str | None = None
     """Why it is not run; None where it is."""
+    gpu: bool = False
+    """Without a GPU it is refused, before any work."""
 
     @property
     def commands(self) -> list[list[str]]:
@@ -45,28 +47,35 @@ def tokens(page: Path) -> tuple[Token, ...]:
     return tuple(MarkdownIt("commonmark").enable("table").parse(page.read_text(encoding="utf-8")))
 
 
-def blocks(page: Path) -> Iterator[tuple[str, str | None]]:
-    """The text of each ```sh block and the reason why it is not run, from the marker above it."""
+def blocks(page: Path) -> Iterator[tuple[str, re.Match[str] | None]]:
+    """The text of each ```sh block, and the marker directly above it."""
     for before, token in pairwise((None, *tokens(page))):
         if token and token.type == "fence" and token.info.strip() == "sh":
-            yield token.content, _reason(before, token)
+            yield token.content, _marker(before, token)
 
 
 def lines(page: Path) -> Iterator[Line]:
     """The lines of all ```sh blocks, in order."""
-    for content, reason in blocks(page):
+    for content, marker in blocks(page):
+        reason, gpu = marker.group("reason", "gpu") if marker else (None, None)
         for text in content.replace("\\\n", " ").splitlines():
             if text.strip() and not text.lstrip().startswith("#"):
-                yield Line(page.relative_to(ROOT).as_posix(), text, reason)
+                yield Line(page.relative_to(ROOT).as_posix(), text, reason, gpu is not None)
 
 
-def _reason(before: Token | None, fence: Token) -> str | None:
-    """The marker's, where it stands directly above the fence."""
+def run_lines(page: Path) -> tuple[list[Line], list[Line]]:
+    """Those of the first block, and those of the others: all that is run."""
+    first = len(next(blocks(page))[0].splitlines())
+    found = list(lines(page))
+    return found[:first], [line for line in found[first:] if line.reason is None]
+
+
+def _marker(before: Token | None, fence: Token) -> re.Match[str] | None:
+    """Where it stands directly above the fence."""
     if before is None or before.type != "html_block":
         return None
     assert before.map and fence.map
-    marker = _NOT_RUN.fullmatch(before.content.strip())
-    return marker[1] if marker and before.map[1] == fence.map[0] else None
+    return _MARKER.fullmatch(before.content.strip()) if before.map[1] == fence.map[0] else None
 
 
 def _split(text: str) -> Iterator[list[str]]:

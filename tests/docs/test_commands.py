@@ -16,6 +16,8 @@ from tests.docs.pages import PAGES, ROOT, Line, lines, resolved, tokens
 
 ALSO = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 LINES = [line for page in PAGES for line in lines(page)]
+PROGRAMS = {"pipe", "ollama", "curl", "tensorboard"}
+"""What tests/docs/reader.py can type."""
 ALL = LINES + [line for page in ALSO for line in lines(page)]
 
 
@@ -46,8 +48,8 @@ def test_a_shown_command_is_as_the_command_line_and_the_recipe_have_it(line: Lin
 @pytest.mark.parametrize("line", [line for line in LINES if line.reason is None], ids=str)
 def test_what_is_not_marked_is_a_command_that_the_tests_can_run(line: Line) -> None:
     for words in line.commands:
-        assert words[0] == "pipe", "mark the block: <!-- not run: REASON -->"
-        assert not set(words) & {"|", ">", ">>", "<", ";", "&", "--open", "--web"}, line
+        assert words[0] in PROGRAMS, "mark the block: <!-- not run: REASON -->"
+        assert not set(words) & {"|", ">", ">>", "<", ";", "&", "--web"}, line
 
 
 @pytest.mark.parametrize("line", [line for line in ALL if line.reason is not None], ids=str)
@@ -78,7 +80,7 @@ def every(group: click.Group) -> Iterator[click.Command]:
 @pytest.mark.parametrize("command", list(every(main)), ids=lambda each: each.name)
 def test_the_examples_of_a_help_are_right(command: click.Command) -> None:
     for text in examples(command):
-        for arguments in words_of(Line("", text, None)):
+        for arguments in words_of(Line("", text)):
             check(arguments)
 
 

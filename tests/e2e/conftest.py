@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.engines.ollama import OllamaServer
 from pipeline.run import Run
+from tests.support.ollama import running_ollama
 
 # no server answers here
 NOBODY = "127.0.0.1:9"
@@ -76,6 +77,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory, ollama_server: OllamaServer) 
     for command in ("prepare", "train", "export", "eval"):
         demo.pipe(command)
     yield demo
+
+
+@pytest.fixture(scope="session")
+def readers_ollama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a server beside the demo's, which what the pages show may change."""
+    with running_ollama(tmp_path_factory.mktemp("readers-ollama")) as server:
+        yield server.url
 
 
 @pytest.fixture

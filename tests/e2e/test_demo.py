@@ -1,5 +1,6 @@
 """The main job: rows in, a thinking model answering in Ollama out, and it learned."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -158,6 +159,25 @@ def test_a_changed_adapter_is_named_and_never_exported(demo: Demo, tmp_path: Pat
     assert "adapter_model.safetensors is not the file that train wrote" in done.stderr
     assert "pipe train --force" in done.stderr
     assert "changed" in copy.pipe("status").stdout
+
+
+def test_freed_exports_leave_the_run_done_and_are_made_again_byte_by_byte(
+    demo: Demo, tmp_path: Path
+) -> None:
+    copy, name = Demo(tmp_path, demo.ollama), "my-model-Q8_0.gguf"
+    shutil.copytree(demo.run.root, copy.run.root)
+    (tmp_path / "pipe.yaml").write_text("extends: demo\n")
+    freed = json.loads(copy.pipe("clean", "--exports", "--yes", "--json").stdout)
+    assert freed["bytes"] > 3_000_000 and not (copy.run.folder("export") / name).exists()
+    # a run of all stages finds them done, though two files are gone
+    said = copy.pipe("run").stderr
+    assert "export is up to date." in said and "eval is up to date." in said
+    refused = copy.pipe("eval", "--engine", "Q8_0", "--limit", "3", code=1).stderr
+    assert "`pipe clean` freed it" in refused and "Make it again: pipe export" in refused
+    copy.pipe("export", "--no-register")
+    same = (demo.run.folder("export") / name).read_bytes()
+    assert (copy.run.folder("export") / name).read_bytes() == same
+    assert copy.run.require("eval") == demo.run.require("eval")
 
 
 def test_a_torn_gguf_is_one_clear_error(demo: Demo, tmp_path: Path) -> None:

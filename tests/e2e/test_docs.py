@@ -5,48 +5,61 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
-from click.testing import CliRunner
 from nbclient import NotebookClient
 
-from pipeline.cli import main
+from pipeline.assets import locate
+from pipeline.recipe import builtin_names
 from scripts import write_notebooks
 from tests.docs.pages import DOCS, PAGES, Line, lines
+from tests.docs.reader import Reader, emptied, reader
 from tests.e2e.conftest import NOBODY, Demo
 
 pytestmark = pytest.mark.e2e
 
-FEW = "extends: demo\ntrain: {max_steps: 4}\neval: {limit: 4}\n"
-RUN = [page for page in PAGES if any(line.reason is None for line in lines(page))]
+ELSEWHERE = {"recipes/qwen3-0.6b-alpaca-100.md", "recipes/llama3.1-8b-price.md"}
+"""Pages whose commands make what test_recipe_alpaca.py and test_recipe_price.py look at."""
+SERVED = {"ollama", "register", "export", "run", "check"}
+"""Commands that look for the run's own model in the server, or would put one in its place."""
+RUN = [
+    page
+    for page in PAGES
+    if page.relative_to(DOCS).as_posix() not in ELSEWHERE
+    and any(line.reason is None for line in lines(page))
+]
 
 
 @pytest.fixture
-def beside_a_run(demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder with a finished run of its own, a recipe of few steps, and the real Ollama."""
+def someone(
+    demo: Demo, tmp_path: Path, readers_ollama: str, request: pytest.FixtureRequest
+) -> Iterator[Reader]:
+    """In a folder with a finished run, its files for Ollama, and a base and adapter of their own.
+
+    Their recipe is the demo with few steps; on a recipe's own page it is that one on a tiny base.
+    """
+    page: Path = request.getfixturevalue("page")
     shutil.copytree(demo.run.root, tmp_path / "runs" / "demo")
-    (tmp_path / "few.yaml").write_text(FEW)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PIPE_RECIPE", "few.yaml")
-    monkeypatch.setenv("OLLAMA_HOST", demo.ollama)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    shutil.copytree(demo.run.folder("export"), tmp_path, dirs_exist_ok=True)
+    shutil.copytree(locate("builtin:tiny-llama"), tmp_path / "Llama-3.2-3B-Instruct")
+    shutil.copytree(demo.run.folder("train") / "adapter", tmp_path / "lora_model")
+    recipe = page.stem if page.stem in builtin_names() else "demo"
+    with reader(tmp_path, emptied(readers_ollama), recipe) as someone:
+        if any(SERVED & set(words[:2]) for line in lines(page) for words in line.commands):
+            someone.types(Line("before the page", "pipe register -r demo"))
+        yield someone
 
 
-def run(line: Line) -> None:
-    """In this process: torch is imported once for all of them."""
-    for _, *arguments in line.commands:
-        result = CliRunner().invoke(main, arguments, input="")
-        assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception!r}"
-
-
-@pytest.mark.usefixtures("beside_a_run")
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.relative_to(DOCS).as_posix())
-def test_the_commands_of_a_page_run_in_their_order(page: Path) -> None:
+def test_the_commands_of_a_page_run_in_their_order(page: Path, someone: Reader) -> None:
     for line in lines(page):
-        if line.reason is None:
-            run(line)
+        if line.gpu:
+            assert "GPU" in someone.is_refused(line)
+        elif line.reason is None:
+            someone.types(line)
 
 
 @pytest.fixture(scope="module")

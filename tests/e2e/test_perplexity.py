@@ -16,7 +16,8 @@ from pipeline.base import open_base
 from pipeline.chat import Encoded, chat_format
 from pipeline.engines.divergence import divergence, perplexity
 from pipeline.engines.llamacpp import LlamaCppEngine
-from pipeline.gguf import Job, write_types
+from pipeline.gguf.export import write_types
+from pipeline.gguf.job import Job
 from pipeline.recipe.schema import Export, Model
 from pipeline.run import silent
 

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from pipeline.recipe import load
 from pipeline.run import Run
 from pipeline.run.rows import read_jsonl
 from scripts.recipe_table import figures, tables
+from tests.docs.pages import DOCS, run_lines
+from tests.docs.reader import emptied, reader
 from tests.e2e.conftest import Demo
 
 pytestmark = pytest.mark.e2e
 
 NAME = "qwen3-0.6b-alpaca-100"
-PAGE = Path(__file__).parents[2] / "docs" / "recipes" / f"{NAME}.md"
+PAGE = DOCS / "recipes" / f"{NAME}.md"
 PROMPTS = {
     row["id"]: row["question"] for row in read_jsonl(locate("builtin:samples/prompts.jsonl"))
 }
@@ -31,19 +34,13 @@ class StandIn(Demo):
 
 
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
-    """The pipe.yaml that stands in the page, and every stage of it."""
+def tuned(tmp_path_factory: pytest.TempPathFactory, readers_ollama: str) -> StandIn:
+    """What the page's first block leaves, with the pipe.yaml that stands in the page."""
     folder = tmp_path_factory.mktemp("alpaca")
-    (folder / "pipe.yaml").write_text(stand_in(), encoding="utf-8")
-    tuned = StandIn(folder)
-    tuned.pipe("run")
-    tuned.pipe("report")
-    yield tuned
-
-
-def stand_in() -> str:
-    (found,) = re.findall(r"^```yaml\n# pipe.yaml\n(.*?)^```", PAGE.read_text(), re.M | re.S)
-    return str(found)
+    with reader(folder, emptied(readers_ollama), NAME) as someone:
+        for line in run_lines(PAGE)[0]:
+            someone.types(line)
+    return StandIn(folder, readers_ollama)
 
 
 def answers(tuned: StandIn) -> dict[str, dict[str, dict[str, Any]]]:
@@ -140,3 +137,10 @@ def test_the_script_makes_the_page_s_tables_of_it(tuned: StandIn) -> None:
     assert [each["question"] for each in kept["aloud"]] == list(PROMPTS.values())
     assert all(each.keys() == {"question", "base", "tuned"} for each in kept["aloud"])
     assert text.count("\n| `") == 3
+
+
+def test_all_else_that_the_page_shows_runs(tuned: StandIn, tmp_path: Path) -> None:
+    shutil.copytree(tuned.folder, tmp_path, dirs_exist_ok=True)
+    with reader(tmp_path, tuned.ollama, NAME) as someone:
+        for line in run_lines(PAGE)[1]:
+            someone.types(line)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.engines.gguf_file import different_tensors, read_gguf
 from pipeline.errors import PipeError
+from tests.support.tiny_gguf import finished
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +25,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     writer.add_rope_freq_base(5.0)
     writer.add_tensor("token_embd.weight", np.ones((2, 32), dtype=np.float16))
     writer.add_tensor("output_norm.weight", np.ones(32, dtype=np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    return finished(writer, path)
 
 
 def test_reads_what_the_gguf_package_wrote(whole: Path) -> None:

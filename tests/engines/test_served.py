@@ -5,23 +5,18 @@ from time import perf_counter, sleep
 
 import pytest
 
-from pipeline.chat import chat_format
 from pipeline.engines.completion import Decoding
 from pipeline.engines.ollama import REPEAT_LIMIT, OllamaServer
 from pipeline.engines.ollama_http import Patience
 from pipeline.engines.served import OllamaEngine
 from pipeline.errors import OllamaRefused, OllamaUnreachable
+from tests.engines.talks import FORMAT, chats
 from tests.support.faulty_ollama import faulty_ollama, lines, reply
 from tests.support.ollama import free_port
 
-FORMAT = chat_format("llama3.2-reasoning")
 CHAT = "POST /api/chat"
 GREEDY = Decoding(9)
 END = {"done": True, "done_reason": "stop", "eval_count": 4}
-
-
-def chats(*questions):
-    return [[{"role": "user", "content": question}] for question in questions]
 
 
 def said(**message):

@@ -59,16 +59,15 @@ def test_an_adapter_is_opened_on_the_bits_that_it_was_trained_on(method: str, bi
     assert (found.bits, found.device, list(found.differences())) == (bits, "cuda", [])
 
 
-def test_without_a_gpu_8_bits_are_16_and_both_are_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("method", "bits"), [("qlora", 4), ("lora-8bit", 8)])
+def test_without_a_gpu_the_bits_stay_and_the_cpu_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, bits: int
 ) -> None:
     monkeypatch.setattr(room, "has_gpu", lambda: False)
-    found = trained(cuda("lora-8bit"), run_trained(tmp_path, method="lora-8bit"), BASE)
-    assert (found.bits, found.device) == (16, "cpu")
-    no_gpu, no_8bit = found.differences()
-    assert "on the CPU in fp32" in no_gpu and "16 bits" in no_8bit
-    four = trained(cuda("qlora"), Run(tmp_path / "none"), BASE)
-    assert (four.bits, four.device) == (4, "cpu") and list(four.differences()) == [no_gpu]
+    found = trained(cuda(method), run_trained(tmp_path, method=method), BASE)
+    assert (found.bits, found.device) == (bits, "cpu")
+    (no_gpu,) = found.differences()
+    assert "on the CPU in fp32" in no_gpu
 
 
 def test_a_cpu_run_is_as_it_was_trained_with_a_gpu_or_without() -> None:

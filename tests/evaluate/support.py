@@ -98,7 +98,8 @@ def run_before_eval(root: Path, facts: Mapping[str, object] | None = None, rows:
         entries = run.input_entry("data")
         draft.manifest = Manifest(stage="train", section={}, inputs=entries, facts=facts or {})
     with run.publish("export") as draft:
-        draft.manifest = Manifest(stage="export", section={}, inputs=run.input_entry("train"))
+        entries = run.input_entry("train")
+        draft.manifest = Manifest("export", {}, entries, facts={"files": {}})
     return run
 
 

@@ -13,9 +13,10 @@ from pipeline.engines.contenders import contenders
 from pipeline.errors import MissingInput, StaleInput
 from pipeline.evaluate import Means, evaluate, stage
 from pipeline.recipe import Recipe
-from pipeline.run import Manifest, Note, Run
+from pipeline.run import Manifest, Run
 from tests.evaluate.support import asked, rules, run_before_eval
 from tests.support.exported import demo
+from tests.support.notes import Notes
 
 BOTH = ("eval.engines=[base,adapter]", "eval.batch_size=1")
 
@@ -30,7 +31,7 @@ def trained(root: Path, facts: Mapping[str, object] | None = None) -> Run:
 class Bench:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.log: list[tuple[str, int]] = []
-        self.notes: list[str] = []
+        self.notes = Notes()
         self.fails: int | None = None
         monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
         monkeypatch.setattr(stage, "contenders", lambda *_: rules(self.log, self.fails)[:2])
@@ -40,12 +41,8 @@ class Bench:
         self.log.clear()
         self.notes.clear()
         chosen = recipe or demo(*BOTH)
-        evaluate(chosen, run, open_base(chosen.model), self._emit, Means(open_source, **means))
+        evaluate(chosen, run, open_base(chosen.model), self.notes, Means(open_source, **means))
         return len(asked(self.log))
-
-    def _emit(self, event: object) -> None:
-        if isinstance(event, Note):
-            self.notes.append(event.text)
 
 
 @pytest.fixture
@@ -60,7 +57,7 @@ def test_base_and_adapter_are_scored_without_an_export(bench: Bench, tmp_path: P
     assert "train/manifest.json" in inputs and "export/manifest.json" not in inputs
     # an export that comes later changes nothing of their scores
     with run.publish("export") as draft:
-        draft.manifest = Manifest("export", {}, run.input_entry("train"))
+        draft.manifest = Manifest("export", {}, run.input_entry("train"), facts={"files": {}})
     assert bench.eval(run) == 0 and bench.notes == ["eval is up to date."]
     with run.publish("train") as draft:
         draft.manifest = Manifest("train", {"other": True}, run.input_entry("data"))

@@ -33,12 +33,6 @@ from tests.gguf.peft_cases import (
     write_peft,
 )
 
-
-@pytest.fixture
-def base(tmp_path: Path) -> Checkpoint:
-    return write_base(tmp_path / "base")
-
-
 # --- what changes
 
 

@@ -20,14 +20,8 @@ from tests.gguf.peft_cases import (
     load,
     lora,
     random,
-    write_base,
     write_peft,
 )
-
-
-@pytest.fixture
-def base(tmp_path: Path) -> Checkpoint:
-    return write_base(tmp_path / "base")
 
 
 @pytest.mark.parametrize(

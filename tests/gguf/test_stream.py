@@ -14,7 +14,8 @@ from pipeline.base import base_at
 from pipeline.chat import chat_format
 from pipeline.engines.gguf_file import read_gguf
 from pipeline.errors import PipeError
-from pipeline.gguf import Job, write_types
+from pipeline.gguf.export import write_types
+from pipeline.gguf.job import Job
 from pipeline.recipe.schema import Export
 from pipeline.run import Note, Progress, silent
 from tests.gguf.reference import reference

@@ -156,7 +156,9 @@ class Maker:
                 path = draft.folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-            draft.manifest = Manifest(stage, section, inputs, facts=facts, counts=counts or {})
+            draft.manifest = Manifest(
+                stage, section, inputs, seed=self.recipe.seed, facts=facts, counts=counts or {}
+            )
 
 
 def write_recipe(folder: Path, **changes: Any) -> None:

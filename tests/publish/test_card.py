@@ -103,7 +103,7 @@ def test_the_data_and_their_duties_are_named():
     name = "ServiceNow-AI/R1-Distill-SFT"
     row = f"| [{name}](https://huggingface.co/datasets/{name}) (v0) | 12,345 | {BOUND['licence']} |"
     assert f"{row} non-commercial, share-alike |" in text
-    assert "| rows.jsonl | 7 | not known | - |" in text
+    assert "| rows.jsonl | 7 | not known | – |" in text
 
 
 def test_before_and_after_stand_side_by_side_with_their_intervals():
@@ -151,7 +151,7 @@ def test_the_same_run_gives_the_same_bytes():
 def test_words_of_the_data_do_not_become_markdown():
     source = {"dataset": "a|b_c`d.jsonl", "rows": 1, "licence": "<b>|"}
     text = card(sources=[source])
-    assert r"| a\|b\_c\`d.jsonl | 1 | \<b\>\| | - |" in text
+    assert r"| a\|b_c\`d.jsonl | 1 | &lt;b&gt;\| | – |" in text
 
 
 def test_nothing_in_a_recipe_closes_its_fence():

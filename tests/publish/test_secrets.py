@@ -83,7 +83,7 @@ def test_no_folder_of_this_machine_is_published(hub, elsewhere, tmp_path):
     for secret in (str(tmp_path), "/home/alice", "secret-project", "10.1.2.3", "MY_KEY"):
         assert secret.encode() not in everything
     card = hub.repos["me/thinker"].files["README.md"].decode()
-    assert "| mine.jsonl | 7 | not known | - |" in card
+    assert "| mine.jsonl | 7 | not known | – |" in card
     assert "  base: My-Qwen\n" in card and "file: imatrix.gguf" in card
     assert "base_model" not in card.split("---\n")[1]
     config = hub.repos["me/thinker"].files["adapter_config.json"].decode()

@@ -14,6 +14,7 @@ from pipeline.evaluate.items import item_of
 from pipeline.recipe import Recipe, load
 from pipeline.run import Run
 from pipeline.run.rows import read_jsonl
+from tests.data.support import rows_of
 from tests.support.qwen import write_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +114,7 @@ def test_rows_that_all_lack_reasoning_are_prepared_and_split_without_a_loss(
 ) -> None:
     _, run = prepared
     counts = run.require("data").counts
-    rows = [row for split in ("train", "eval", "test") for row in split_of(run, split)]
+    rows = [row for split in ("train", "eval", "test") for row in rows_of(run, split)]
     assert counts["rejects"] == 0
     assert counts["train"] + counts["eval"] + counts["test"] == len(rows) == 48
     assert min(counts[split] for split in ("train", "eval", "test")) > 0
@@ -124,7 +125,7 @@ def test_rows_that_all_lack_reasoning_are_prepared_and_split_without_a_loss(
 def test_an_input_follows_its_instruction_after_an_empty_line(prepared: tuple[Recipe, Run]) -> None:
     _, run = prepared
     questions = [
-        row["question"] for split in ("train", "eval", "test") for row in split_of(run, split)
+        row["question"] for split in ("train", "eval", "test") for row in rows_of(run, split)
     ]
     assert "Give the plural of the word.\n\nchild" in questions
     assert "Name three birds that cannot fly." in questions
@@ -138,7 +139,7 @@ def test_a_row_is_learned_without_a_thinking_block(
     format = chat_format(recipe.chat.format, thinks=False)
     encoder = Encoder(Path(recipe.model.base) / "tokenizer.json", format)
     table = encoded(run, "train")
-    rows = list(split_of(run, "train"))
+    rows = list(rows_of(run, "train"))
     assert len(table) == len(rows)
     for row, example in zip(rows, table, strict=True):
         ids, start = example["input_ids"], example["target_start"]
@@ -186,10 +187,6 @@ def parameters(shape: Mapping[str, Any], name: str) -> tuple[int, int]:
     assert {str(each.device) for each in model.parameters()} == {"meta"}
     trained, total = model.get_nb_trainable_parameters()
     return trained, total
-
-
-def split_of(run: Run, split: str) -> list[dict[str, Any]]:
-    return list(read_jsonl(run.folder("data") / f"{split}.jsonl"))
 
 
 def encoded(run: Run, split: str) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import RecipeError
-from pipeline.recipe import builtin_names, dump, load
+from pipeline.recipe import Columns, builtin_names, dump, load
 
 
 def test_every_built_in_recipe_is_valid() -> None:
@@ -98,6 +98,44 @@ def test_set_reaches_into_a_list_by_number() -> None:
     assert recipe.data.sources[0].config == "v0"
     with pytest.raises(RecipeError, match=r"data\.sources has no item 1"):
         load("llama3.2-1b-r1", ["data.sources.1.limit=2000"])
+
+
+def test_set_keeps_what_else_a_section_of_a_list_s_item_says() -> None:
+    plain = load("llama3.1-8b-price")
+    changed = load("llama3.1-8b-price", ["data.sources.0.columns.reply_start=It costs"])
+    columns = plain.recipe.data.sources[0].columns
+    assert columns
+    assert changed.recipe.data.sources[0].columns == columns.model_copy(
+        update={"reply_start": "It costs"}
+    )
+    key = "data.sources.0.columns.reply_start"
+    assert changed.origins == {**plain.origins, key: "--set"}
+    assert changed.values == {**plain.values, key: "It costs"}
+
+
+def test_every_value_is_there_under_its_key_with_its_origin() -> None:
+    loaded = load("llama3.2-1b-r1", ["data.sources.0.limit=7"])
+    assert list(loaded.values) == list(loaded.origins)
+    assert loaded.values["data.sources.0.limit"] == 7
+    assert loaded.origins["data.sources.0.limit"] == "--set"
+    assert loaded.origins["data.sources.0.config"] == "llama3.2-3b-r1.yaml"
+    assert loaded.origins["data.sources.0.weight"] == "default"
+    assert loaded.values["export.quantize"] == list(loaded.recipe.export.quantize)
+
+
+def test_a_wrong_key_deep_in_a_list_is_named_with_the_nearest_right_one() -> None:
+    with pytest.raises(RecipeError) as caught:
+        load("llama3.1-8b-price", ["data.sources.0.columns.replystart=It costs"])
+    said = "unknown key data.sources.0.columns.replystart, did you mean reply_start?"
+    assert said in caught.value.message
+
+
+def test_a_section_that_is_replaced_whole_is_reset_first() -> None:
+    columns = "data.sources.0.columns"
+    recipe = load(
+        "llama3.1-8b-price", [f"{columns}=null", f"{columns}={{question: title, reply: text}}"]
+    ).recipe
+    assert recipe.data.sources[0].columns == Columns(question="title", reply="text")
 
 
 def test_a_replaced_section_leaves_no_origins_behind(tmp_path: Path) -> None:

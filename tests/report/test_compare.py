@@ -50,7 +50,8 @@ def row(label: str, **known: Any) -> dict[str, Any]:
 
 def results(*rows: dict[str, Any], **known: Any) -> dict[str, Any]:
     return {
-        "schema": 1,
+        "schema": 2,
+        "inputs": {},
         "recipe": "demo",
         "vary": {"train.method": ["full", "qlora", "lora-8bit"]},
         "stages": ["train", "eval"],
@@ -90,6 +91,30 @@ REFUSED = refused("method=lora-8bit", f"method lora-8bit needs a GPU {HOSTILE}")
 WHOLE = results(FULL, QLORA, REFUSED)
 
 
+def error(middle: float) -> dict[str, float]:
+    return {"value": middle, "low": middle - 0.5, "high": middle + 0.5}
+
+
+def priced(label: str, after: float, **known: Any) -> dict[str, Any]:
+    return row(label, metric="mae", before=error(48.0), after=error(after), **known)
+
+
+TESTED = {
+    "from": "r=16",
+    "questions": 250,
+    "change": {"value": 2.0, "low": 1.0, "high": 3.0},
+    "p_value": 0.0002,
+    "test": "sign-flip permutation",
+}
+PRICES = results(
+    priced("r=8", 6.0, against_most_accurate=TESTED),
+    priced("r=16", 4.0, files={"Q8_0": {**error(4.1), "bytes": 2_600_000}}),
+    best="r=16",
+    reference="r=8",
+    vary={"train.lora.r": [8, 16]},
+)
+
+
 class Tab:
     def __init__(self, page: Page, pages: dict[str, Path]) -> None:
         self.page, self.pages = page, pages
@@ -111,6 +136,7 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
     written = {"whole": _written(root / "whole", WHOLE)}
     ranks = [row(f"r={2**n},learning_rate=0.0001,dropout=0.05,alpha=16") for n in range(10)]
     written["many"] = _written(root / "many", results(*ranks, best=None))
+    written["prices"] = _written(root / "prices", PRICES)
     written["none"] = _written(root / "none", results(REFUSED, best=None, device=None))
     with running_browser() as browser:
         yield Tab(browser.new_page(), written)
@@ -124,7 +150,7 @@ def _written(folder: Path, found: dict[str, Any]) -> Path:
     return write_comparison(folder, found)
 
 
-@pytest.mark.parametrize("name", ["whole", "many", "none"])
+@pytest.mark.parametrize("name", ["whole", "many", "prices", "none"])
 @pytest.mark.parametrize("width", [360, 1200])
 def test_the_page_fits_asks_for_nothing_and_holds_no_script(
     tab: Tab, name: str, width: int
@@ -159,6 +185,21 @@ def test_each_variant_has_its_interval_its_bars_and_its_curve_in_one_colour(tab:
     curves = tab.page.evaluate(colours, "#losses figure:first-child g:has(polyline)")
     assert len(bars) == 2 and bars == curves
     assert "Q8_0" in tab.page.inner_text("#scores") and "2.6 MB" in tab.page.inner_text("#scores")
+
+
+def test_an_error_is_shown_in_its_own_unit_and_less_of_it_is_better(tab: Tab) -> None:
+    tab.show("prices", 1200)
+    best, gained, *_ = tab.page.locator(".card").all_inner_texts()
+    assert "MAE 4 (3.5 to 4.5), eval loss" in best and "right" not in best
+    assert "Yes: 48 → 4" in gained
+    text = tab.page.inner_text("#scores")
+    assert text.startswith("MAE") and "lower is better" in text and "from 0 to 48.5" in text.lower()
+    assert "+2 against r=16" in text and "p < 0.001, hardly chance" in text
+    assert "4.1" in text and "%" not in text.replace("95% intervals", "")
+    dots = tab.page.locator("#scores table").first.locator("svg.interval circle")
+    # both on one track from 0 to the largest: 6 of 48.5 stands near its left end
+    assert float(dots.nth(1).get_attribute("cx") or 0) < 40
+    assert float(dots.nth(0).get_attribute("cx") or 0) > 120
 
 
 def test_what_is_left_out_is_shown_and_does_nothing(tab: Tab) -> None:
@@ -219,6 +260,13 @@ def test_the_markdown_is_one_table_with_the_best_below_it() -> None:
         "Optimal configuration: train.method=qlora: 80.0% (76.0% to 84.0%) right, eval loss "
         "0.0311, 1.50 GB, 60 s of training, 393,216 (16.9%) trainable parameters."
     )
+
+
+def test_the_markdown_of_an_error_names_it() -> None:
+    lines = markdown(PRICES).splitlines()
+    assert lines[2].endswith("| MAE before | MAE after |")
+    assert lines[5].endswith("| 48 (47.5 to 48.5) | 4 (3.5 to 4.5) |")
+    assert "MAE on 250 questions with 95% intervals." in lines[-1]
 
 
 def test_equal_results_give_equal_bytes(tmp_path: Path) -> None:

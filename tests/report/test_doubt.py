@@ -10,7 +10,8 @@ from pipeline.report import write_report, write_versus
 from pipeline.report.gather import gather
 from pipeline.report.summary import summary
 from pipeline.run import Run, Stage
-from tests.report.fixture import gates, write_run
+from tests.report.figures import gates
+from tests.report.fixture import write_run
 
 
 def test_a_stale_stage_is_shown_and_announced(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pipeline.errors import MissingInput
 from pipeline.report.log import log_text, write_log
 from pipeline.report.log.sections import changed
 from pipeline.report.log.write import code, fenced, plain
-from pipeline.run import Run
+from pipeline.run import Run, Stage
 from pipeline.run.files import write_json
 from tests.report.fixture import HOSTILE, gates, metrics, value, write_run
 
@@ -66,7 +66,8 @@ VARIANTS: list[dict[str, Any]] = [
     },
 ]
 COMPARED = {
-    "schema": 1,
+    "schema": 2,
+    "inputs": {},
     "recipe": "demo",
     "vary": {"train.lora.r": [8, 32]},
     "rule": "The highest accuracy; of equals, the fewest parameters.",
@@ -76,7 +77,8 @@ COMPARED = {
     "variants": VARIANTS,
 }
 PRECISIONS = {
-    "schema": 1,
+    "schema": 2,
+    "inputs": {},
     "model": "tuned",
     "task": "test",
     "rows": [
@@ -330,6 +332,19 @@ def test_a_comparison_is_told_with_its_best_and_what_was_refused(tmp_path: Path)
     assert "pipe compare" not in text
 
 
+def test_a_comparison_by_an_error_is_told_with_its_metric(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "demo")
+    off = {"value": 4.0, "low": 3.5, "high": 4.5}
+    variants = [
+        each | {"metric": "mae", "before": {"value": 48.0, "low": 45.0, "high": 51.0}, "after": off}
+        for each in VARIANTS[:2]
+    ]
+    write_json(run.root / "compare" / "results.json", COMPARED | {"variants": variants})
+    told = section(text_of(run), "Hyperparameters")
+    assert "| MAE before | after |" in told and "train.lora.r=32: MAE 4 (3.5 to 4.5)," in told
+    assert rows(told)["r8"][5:] == ["48 (45 to 51)", "4 (3.5 to 4.5)", "−44, −91.7%"]
+
+
 def test_a_comparison_of_which_nothing_was_done_names_no_best(tmp_path: Path) -> None:
     run = write_run(tmp_path / "demo")
     failed: list[dict[str, Any]] = [
@@ -360,12 +375,45 @@ def test_a_quantization_study_is_told_with_what_could_not_run(tmp_path: Path) ->
 def test_a_study_that_cannot_be_read_is_said_and_not_told(tmp_path: Path, study: str) -> None:
     run = write_run(tmp_path / "demo")
     (run.root / study).mkdir()
-    for content in ("{", "[]", '{"schema": 2}', ""):
+    for content in ("{", "[]", '{"schema": 2}', '{"schema": 2, "inputs": []}', ""):
         (run.root / study / "results.json").write_text(content, encoding="utf-8")
         text, (gap,) = log_text(run)
-        assert gap.text.endswith("is not what this pipe writes.")
-        assert gap.command.startswith(f"pipe {study}") and gap.command.endswith("--force")
+        assert f"{study}/results.json cannot be read" in gap.text
+        assert gap.command.startswith(f"pipe {study}") and "--force" not in gap.command
         assert gap.command in section(text, "What is missing")
+
+
+def test_a_study_of_an_earlier_pipe_is_made_again_of_what_was_trained_then(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "demo")
+    old = COMPARED | {"schema": 1, "stages": ["train", "eval"]}
+    write_json(run.root / "compare" / "results.json", old)
+    text, (gap,) = log_text(run)
+    assert gap.text.endswith("compare/results.json has schema 1; this pipe writes 2.")
+    again = "pipe compare --vary train.lora.r=8,32 -r runs/demo/recipe.yaml"
+    assert gap.command == again and f"`{again}`" in section(text, "Hyperparameters")
+    assert "r32" not in rows(text)
+
+
+@pytest.mark.parametrize(
+    ("study", "found", "title"),
+    [("compare", COMPARED, "Hyperparameters"), ("quant", PRECISIONS, "Quantization")],
+)
+def test_a_study_of_another_training_is_told_as_stale(
+    tmp_path: Path, study: str, found: dict[str, Any], title: str
+) -> None:
+    run = write_run(tmp_path / "demo")
+    stages: tuple[Stage, ...] = ("data", "train")
+    inputs = {name: vars(e) for stage in stages for name, e in run.input_entry(stage).items()}
+    path = run.root / study / "results.json"
+    write_json(path, found | {"inputs": inputs})
+    text, gaps = log_text(run)
+    assert gaps == [] and "Stale" not in text and "is stale" not in text
+    inputs["train/manifest.json"] |= {"sha256": "0" * 64}
+    write_json(path, found | {"inputs": inputs})
+    text, (gap,) = log_text(run)
+    said = f"{study}/ is stale: made of another training."
+    assert gap.text == said and gap.command.startswith(f"pipe {study}")
+    assert said in section(text, title) and said in section(text, "What is missing")
 
 
 def test_hostile_text_is_text(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from pipeline.report.gather import gather
 from pipeline.report.reproduce import pinned_recipe, provenance
 from pipeline.report.summary import Answer, summary, verdict
 from pipeline.report.words import _LABELS, metric
-from tests.report.fixture import HOSTILE, gates, metrics, write_run
+from tests.report.figures import gates, metrics
+from tests.report.fixture import HOSTILE, write_run
 
 STAGES = ("data", "train", "export", "serve", "check", "eval")
 

@@ -7,7 +7,8 @@ from typing import Any
 from pipeline.report import write_report
 from pipeline.report.gather import gather
 from pipeline.report.samples import samples
-from tests.report.fixture import metrics, write_run
+from tests.report.figures import metrics
+from tests.report.fixture import write_run
 
 
 def test_samples_show_what_training_mended_broke_and_left(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from pipeline.report import write_report, write_versus
 from pipeline.report.charts import Chart
-from pipeline.report.gather import RunView, gather
+from pipeline.report.gather import gather
 from pipeline.report.training import aloud, forgetting, training_charts
+from pipeline.report.view import RunView
 from tests.report.fixture import HOSTILE, write_run
 
 

@@ -13,11 +13,13 @@ from pipeline.cli import main
 from pipeline.evaluate.metrics import Metric, Statistics, ratio
 from pipeline.evaluate.results import Scores
 from pipeline.report import write_versus
-from pipeline.report.gather import RunView, gather
+from pipeline.report.gather import gather
 from pipeline.report.paired import compare, paired_tests
 from pipeline.report.versus import _tested
+from pipeline.report.view import RunView
 from pipeline.report.words import by_chance, odds
-from tests.report.fixture import gates, write_run
+from tests.report.figures import gates
+from tests.report.fixture import write_run
 
 
 @pytest.mark.parametrize(

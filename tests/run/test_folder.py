@@ -126,6 +126,16 @@ def test_a_crash_between_the_two_renames_loses_nothing(run: Run) -> None:
         assert run.require("data")
 
 
+def test_what_a_crash_after_both_renames_left_takes_no_disk_for_long(run: Run) -> None:
+    publish(run, "one\n")
+    left = run.root / ".data.old"
+    left.mkdir()
+    (left / "train.jsonl").write_text("the one before\n")
+    with run.lock():
+        assert not left.exists()
+        assert (run.folder("data") / "train.jsonl").read_text() == "one\n"
+
+
 def test_times_are_kept_apart(run: Run) -> None:
     with run.publish("eval") as draft:
         draft.manifest = replace(PLAN, stage="eval")

@@ -5,6 +5,7 @@ from pathlib import Path
 from pipeline.run import Run
 from pipeline.run.files import sha256_of
 from tests.support.exported import demo, exported_run
+from tests.support.faulty_ollama import Handler, lines
 
 RECIPE = demo()
 
@@ -19,3 +20,9 @@ def new_run(folder: Path, name: str, text: str = "") -> Run:
 
 def digest(run: Run, kind: str) -> str:
     return f"sha256:{sha256_of(run.folder('export') / f'demo-{kind}.gguf')}"
+
+
+def refuse_the_second(handler: Handler) -> None:
+    """A fault of `create`: all but my-model itself."""
+    fine = handler.values["model"] == "my-model"
+    handler.behave() if fine else lines({"error": "bad GGUF"})(handler)

@@ -12,7 +12,7 @@ from pipeline.run import Note, silent
 from pipeline.serve import RegisterOptions, register
 from pipeline.serve.names import spare_name
 from pipeline.serve.readback import EQUAL, EXPORTED, UNCOMPARED
-from tests.serve.runs import RECIPE, digest, new_run
+from tests.serve.runs import RECIPE, digest, new_run, refuse_the_second
 from tests.support.exported import exported_run
 from tests.support.faulty_ollama import lines, reply
 from tests.support.tiny_gguf import write_tiny_gguf
@@ -182,11 +182,6 @@ def test_a_rewritten_file_with_other_tensors_is_refused(kept, tiny, tmp_path, mo
 def test_a_rewritten_file_is_known_as_ours_without_a_manifest(kept, tiny):
     """The second type failed, so that no manifest says what the first became."""
     kept.version = "0.31.0"
-
-    def refuse_the_second(handler):
-        fine = handler.values["model"] == "my-model"
-        handler.behave() if fine else lines({"error": "bad GGUF"})(handler)
-
     kept.faults["POST /api/create"] = refuse_the_second
     with pytest.raises(OllamaRefused, match="Registered before that, whole: my-model"):
         register(RECIPE, tiny, silent, PLAIN)

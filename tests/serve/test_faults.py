@@ -12,7 +12,7 @@ from pipeline.errors import OllamaRefused, OllamaUnreachable, PipeError
 from pipeline.run import Note, Progress, silent
 from pipeline.serve import RegisterOptions, register
 from pipeline.serve.pulse import pulse
-from tests.serve.runs import RECIPE, digest, new_run
+from tests.serve.runs import RECIPE, digest, new_run, refuse_the_second
 from tests.support.faulty_ollama import cut, early, faulty_ollama, hang, lines, reply, stall
 from tests.support.ollama import free_port
 
@@ -225,11 +225,6 @@ def test_a_copy_that_a_full_disk_cut_off_is_made_again(ollama, older, run):
     register(RECIPE, run, silent, PLAIN)
     assert ollama.calls("POST /api/copy") == 2
     assert sorted(ollama.models) == ["my-model", "my-model:q4_k_m"]
-
-
-def refuse_the_second(handler):
-    fine = handler.values["model"] == "my-model"
-    handler.behave() if fine else lines({"error": "bad GGUF"})(handler)
 
 
 def test_of_two_types_the_first_stands_and_the_same_command_goes_on(ollama, run):

@@ -1,6 +1,7 @@
 """Registration against a pretended Ollama: what is sent, refused, replaced and written down."""
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -254,3 +255,11 @@ def test_another_chat_format_or_type_needs_another_export(ollama, run):
 def test_the_command_to_run_later():
     command = registration_command(Run(Path("runs/my run")))
     assert command == "pipe register -r 'runs/my run/recipe.yaml' --run 'my run'"
+
+
+def test_the_command_names_a_run_that_lies_elsewhere_by_its_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = Run(Path("runs/demo/compare/runs/r-8"))
+    run.keep_recipe(RECIPE)
+    named = shlex.split(registration_command(run))[-1]
+    assert Run.of(RECIPE, named) == run

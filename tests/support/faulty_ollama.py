@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from tests.support.loopback import Answering, running
 
 Answer = Callable[["Handler"], None]
 
@@ -169,7 +171,6 @@ def cut(times: int) -> Answer:
 
 
 class Server(ThreadingHTTPServer):
-    daemon_threads = True
     ollama: FaultyOllama
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -178,17 +179,8 @@ class Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Answering):
     server: Server
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        self._serve()
-
-    do_POST = do_HEAD = do_DELETE = do_GET  # noqa: N815 (http.server's names)
-
-    def log_message(self, *_: Any) -> None:
-        """Tests stay quiet."""
 
     def answer(self, status: int, body: bytes = b"{}") -> None:
         self.send_response(status)
@@ -238,7 +230,7 @@ class Handler(BaseHTTPRequestHandler):
             ollama.remove(name)
         return self.answer(200)
 
-    def _serve(self) -> None:
+    def _answer(self) -> None:
         ollama = self.server.ollama
         self.call = f"{self.command} {'/'.join(self.path.split('/')[:3])}"
         self.__dict__.pop("content", None)
@@ -266,12 +258,8 @@ class Handler(BaseHTTPRequestHandler):
 def faulty_ollama(port: int = 0) -> Iterator[FaultyOllama]:
     server = Server(("127.0.0.1", port), Handler)
     ollama = server.ollama = FaultyOllama(f"http://127.0.0.1:{server.server_address[1]}")
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield ollama
-    finally:
-        ollama.released.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with running(server):
+        try:
+            yield ollama
+        finally:
+            ollama.released.set()

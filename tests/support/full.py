@@ -51,13 +51,14 @@ def run_in_full(root: Path, recipe: Recipe) -> Run:
         facts = {"base": {"name": base.name, "revision": None}, "sources": [source]}
         row = {"question": "2 + 3?", "reasoning": "Two and three.", "answer": "5", "reference": "5"}
         (draft.folder / "test.jsonl").write_text(json.dumps(row) + "\n")
-        draft.manifest = Manifest(stage="data", section=section, inputs={}, facts=facts)
+        draft.manifest = Manifest("data", section, {}, seed=recipe.seed, facts=facts)
     with run.publish("train") as draft:
         write_model(base, draft.folder / "model")
         draft.manifest = Manifest(
             stage="train",
             section={"train": recipe.train.model_dump(mode="json")},
             inputs=base.entries() | run.input_entry("data"),
+            seed=recipe.seed,
             facts={"method": "full"},
         )
     return run

@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.support.loopback import served
+from tests.support.loopback import Answering, served
 
 Key = tuple[Literal["model", "dataset"], str]
 
@@ -58,21 +57,8 @@ class HubServer:
             yield self
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Answering):
     server_hub: HubServer
-
-    def do_GET(self) -> None:
-        self._answer()
-
-    def do_HEAD(self) -> None:
-        self._answer()
-
-    def do_POST(self) -> None:
-        self._answer()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
 
     def _answer(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
@@ -156,21 +142,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.server_hub.sent += last + 1 - first
         return self._send(206, content[first : last + 1], headers)
 
-    def _json(self, value: Any) -> None:
-        self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
-
     def _fail(self, status: int, code: str, commit: str = "") -> None:
         headers = {"X-Error-Code": code, "X-Error-Message": code}
         self._send(status, b"{}", headers | ({"X-Repo-Commit": commit} if commit else {}))
-
-    def _send(self, status: int, content: bytes, headers: Mapping[str, str]) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
 
 
 def _entries(folder: Path, kind: str = "") -> list[dict[str, object]]:

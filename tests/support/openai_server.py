@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.support.loopback import running
+
 Answer = Callable[["Handler"], None]
 
 
@@ -73,7 +75,6 @@ def endless(handler: "Handler") -> None:
 
 
 class Server(ThreadingHTTPServer):
-    daemon_threads = True
     openai: OpenAiServer
     lock = threading.Lock()
 
@@ -110,12 +111,8 @@ class Handler(BaseHTTPRequestHandler):
 def openai_server() -> Iterator[OpenAiServer]:
     server = Server(("127.0.0.1", 0), Handler)
     openai = server.openai = OpenAiServer(f"http://127.0.0.1:{server.server_address[1]}/v1")
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield openai
-    finally:
-        openai.released.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with running(server):
+        try:
+            yield openai
+        finally:
+            openai.released.set()

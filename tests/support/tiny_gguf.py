@@ -21,6 +21,11 @@ def write_tiny_gguf(path: Path, chat_template: str, seed: int = 0) -> Path:
     writer.add_chat_template(chat_template)
     for name, array in _tensors(tokens, np.random.default_rng(seed)).items():
         writer.add_tensor(name, array)
+    return finished(writer, path)
+
+
+def finished(writer: gguf.GGUFWriter, path: Path) -> Path:
+    """The whole file of what the writer was told."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -7,17 +7,16 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 from threading import Lock
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
-from tests.support.loopback import served
+from tests.support.loopback import Answering, served
 
 LARGE = (".gguf", ".safetensors")
 """Endings that go to large file storage, as the hub's .gitattributes has it."""
@@ -62,22 +61,9 @@ class UploadHub:
         return [each for each in self.requests if each.startswith("PUT ")]
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Answering):
     wbufsize = -1  # an answer in one packet: the client waits for the second of two
     server_hub: UploadHub
-
-    def do_GET(self) -> None:
-        self._answer()
-
-    def do_POST(self) -> None:
-        self._answer()
-
-    def do_PUT(self) -> None:
-        self._answer()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
 
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
@@ -217,20 +203,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._fail(404, "Repository not found", "RepoNotFound")
         return self.server_hub.repos.get(name)
 
-    def _json(self, value: Any, status: int = 200) -> None:
-        self._send(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
-
     def _fail(self, status: int, message: str, code: str = "") -> None:
         headers = {"X-Error-Code": code, "X-Error-Message": message} if code else {}
         self._send(status, json.dumps({"error": message}).encode(), headers)
-
-    def _send(self, status: int, content: bytes, headers: Mapping[str, str]) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
 
 
 _ROUTES = {

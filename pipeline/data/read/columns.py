@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.data.read.detect import Head, detect, good_rows, names_of
+from pipeline.data.read.detect import Head, chat_columns, detect, good_rows, names_of
 from pipeline.data.read.registry import Entry, flow, lookup, registered
 from pipeline.data.read.rows import Reject, clip, required, to_row
 from pipeline.data.read.sources import is_local
@@ -120,14 +120,20 @@ def _next_step(head: Head, origin: Origin) -> str:
 
 
 def _found(source: Source, head: Head) -> Columns:
-    found = detect(head)
-    if found is None:
+    if (found := detect(head)) is not None:
+        return found
+    if chats := chat_columns(head):
+        tried = Columns(messages=chats[0], answer=chats[0])
         raise PipeError(
-            f"The columns of {source.dataset} are not known, and none look like a question and "
-            f"its reply. {_listed(names_of(head))}",
-            f"Say which column holds what in {_RECIPE}; docs/datasets.md has examples.",
+            f"The chats of {source.dataset} do not read as rows. {_told(tried, head)}",
+            "A row is one question and one reply, with a system turn or without: "
+            "make several rows of a longer chat.",
         )
-    return found
+    raise PipeError(
+        f"The columns of {source.dataset} are not known, and none look like a question and "
+        f"its reply. {_listed(names_of(head))}",
+        f"Say which column holds what in {_RECIPE}; docs/datasets.md has examples.",
+    )
 
 
 def _listed(names: list[str]) -> str:

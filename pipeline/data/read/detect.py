@@ -64,7 +64,7 @@ def names_of(head: Head) -> list[str]:
 def _reasoned(head: Head) -> Iterator[Columns]:
     """Columns under which there may be reasoning, the likelier first."""
     names = names_of(head)
-    for chat in _chats(head):
+    for chat in chat_columns(head):
         yield _with_extras(names, messages=chat)
     for reply in names:
         yield from _with_tags(head, reply)
@@ -94,7 +94,7 @@ def _with_tags(head: Head, reply: str) -> Iterator[Columns]:
 def _direct(head: Head) -> Iterator[Columns]:
     """Columns of questions with direct answers: alpaca, prompt and completion, text and label."""
     names = names_of(head)
-    chats = _chats(head)
+    chats = chat_columns(head)
     answers = _customary(names, _ANSWERS, _ANSWER_ENDS)
     for answer in [*answers, *(f"{chat}.0.content" for chat in chats)]:
         for asked in _asked(head):
@@ -110,7 +110,7 @@ def _direct(head: Head) -> Iterator[Columns]:
 def _asked(head: Head) -> list[dict[str, str]]:
     """Where the question may stand."""
     questions = [{"question": name} for name in _customary(names_of(head), _QUESTIONS)]
-    return [*questions, *({"messages": chat} for chat in _chats(head))]
+    return [*questions, *({"messages": chat} for chat in chat_columns(head))]
 
 
 def _with_extras(names: Sequence[str], **columns: Any) -> Columns:
@@ -141,7 +141,8 @@ def _customary(
     return [*ranked, *(n for n in names if n.lower().endswith(ends) and n not in ranked)]
 
 
-def _chats(head: Head) -> list[str]:
+def chat_columns(head: Head) -> list[str]:
+    """The columns whose values are mostly lists of turns, of however many."""
     return [name for name in names_of(head) if _mostly(head, name, _is_chat)]
 
 

@@ -198,7 +198,8 @@ def _rounded(answer: str) -> str:
     found = numbers(answer)
     if len(found) != 1:
         raise RejectedError("no_number" if not found else "several_numbers")
-    return str(Decimal(found[0].replace(",", "")).to_integral_value(ROUND_HALF_UP))
+    whole = Decimal(found[0].replace(",", "")).to_integral_value(ROUND_HALF_UP)
+    return str(whole.copy_abs() if whole.is_zero() else whole)
 
 
 def _split(reply: object) -> tuple[str, str, bool]:

@@ -1,6 +1,8 @@
 """Open a source of the recipe: a jsonl or parquet file, or a dataset on the hub."""
 
 import json
+import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +21,9 @@ from pipeline.recipe import Source
 from pipeline.run import Entry, describe
 
 KINDS = (".jsonl", ".parquet")
+
+_READERS = {".json": "from_json", ".csv": "from_csv"}
+"""Ending -> the function of datasets.Dataset that reads such a file."""
 
 HEAD = 100
 """Records by which columns are checked or found."""
@@ -140,7 +145,13 @@ def _check_file(source: Source, path: Path) -> None:
     if path.suffix not in KINDS:
         raise PipeError(
             f"{source.dataset} is neither jsonl nor parquet.",
-            f"Convert it, and name the file with {' or '.join(KINDS)}.",
+            _conversion(path),
+        )
+    if not path.stat().st_size:
+        raise PipeError(
+            f"The data file {source.dataset} is empty.",
+            "A jsonl file holds one record a line, such as "
+            '{"question": "...", "reasoning": "...", "answer": "..."}',
         )
     for key in ("config", "split", "revision"):
         if getattr(source, key) is not None:
@@ -148,6 +159,19 @@ def _check_file(source: Source, path: Path) -> None:
                 f"{source.dataset} is a file, and a file has no {key}.",
                 f"Remove `{key}` from that source.",
             )
+
+
+def _conversion(path: Path) -> str:
+    """What makes a jsonl of it: a line of Python where the datasets library reads such a file."""
+    if (reader := _READERS.get(path.suffix.lower())) is None:
+        return f"Convert it, and name the file with {' or '.join(KINDS)}."
+    made = path.with_suffix(KINDS[0])
+    here, there = (json.dumps(str(each), ensure_ascii=False) for each in (path, made))
+    code = f"from datasets import Dataset; Dataset.{reader}({here}).to_json({there})"
+    return (
+        f"Convert it: {shlex.join([sys.executable, '-c', code])}\n"
+        f"Then name {made}, and the columns that hold question and answer."
+    )
 
 
 def _parquet(path: Path) -> Iterator[Any]:

@@ -1,7 +1,6 @@
 """Every source through the workers into parts on disk; goes on where an earlier one ended."""
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,6 +19,7 @@ from pipeline.errors import PipeError
 from pipeline.recipe import Columns, Filters, Recipe, Source
 from pipeline.run import Emit, Note, Progress, versions_of
 from pipeline.run.disk import require_space
+from pipeline.run.files import sha256_of, sha256_of_json
 
 DECIDING = (
     "datasketch", "latex2sympy2_extended", "math-verify", "py3langid", "sympy", "tiktoken",
@@ -115,13 +115,12 @@ class Gatherer:
             task,
             gathered.opened.entry.sha256,
             gathered.opened.source.limit,
-            hashlib.sha256(self._setup.tokenizer_json.read_bytes()).hexdigest(),
+            sha256_of(self._setup.tokenizer_json),
             self._setup.format.fingerprint(),
             versions_of(*DECIDING),
             _code(),
         ]
-        text = json.dumps(content, sort_keys=True)
-        return f"{gathered.task.number}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        return f"{gathered.task.number}-{sha256_of_json(content)[:16]}"
 
     def _clear(self, folders: list[Path]) -> None:
         """Make the folders; parts of other work are removed."""

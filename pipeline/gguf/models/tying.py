@@ -1,10 +1,14 @@
 """Whether a model's output is its embedding, as Transformers decides when it loads one."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.gguf.models.architecture import EMBEDDING, HEAD
-from pipeline.gguf.weights.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from pipeline.gguf.weights.checkpoint import Checkpoint
 
 
 def as_loaded(config: Mapping[str, Any], base: Checkpoint) -> dict[str, Any]:

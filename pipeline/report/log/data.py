@@ -3,8 +3,8 @@
 from collections import Counter
 from typing import Any
 
-from pipeline.report.gather import RunView
 from pipeline.report.log.sections import NOTHING, Table
+from pipeline.report.view import RunView
 from pipeline.report.words import share
 from pipeline.run.rows import read_jsonl
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from pipeline.engines.trained import FULL
 from pipeline.recipe.training import UNSEEN
-from pipeline.report.gather import RunView, lines_of
+from pipeline.report.gather import lines_of
 from pipeline.report.licences import duties_of
 from pipeline.report.reproduce import provenance
 from pipeline.report.summary import Answer
+from pipeline.report.view import RunView
 from pipeline.report.words import finite, metric, metrics_of, number, odds, plural, size
 from pipeline.run import Stage
 from pipeline.run.manifest import NAME, TIMING

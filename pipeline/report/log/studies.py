@@ -1,19 +1,17 @@
 """What the log says of variants and of precisions: of `pipe compare` and `pipe quant`."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from pipeline.errors import ChangedInput
 from pipeline.report import compare_words as told
-from pipeline.report.gather import Gap, RunView
 from pipeline.report.log.sections import NOTHING, Table, changed, ranged
 from pipeline.report.summary import main_metric
+from pipeline.report.view import Gap, RunView
 from pipeline.report.words import finite, metric, number, share, size
-
-SCHEMA = 1
-"""Of both results.json."""
+from pipeline.run.studies import Study as Kind
+from pipeline.run.studies import study_command, study_doubt, study_results
 
 Json = Mapping[str, Any]
 
@@ -27,7 +25,8 @@ class Study:
     tables: Mapping[str, Table] = field(default_factory=dict)
     said: str = ""
     missing: tuple[tuple[str, str], ...] = ()
-    unreadable: Gap | None = None
+    gap: Gap | None = None
+    """Why it cannot be read, or is not of what is there now."""
 
 
 class _Known(dict[str, Any]):
@@ -39,44 +38,44 @@ class _Known(dict[str, Any]):
 
 def comparison(view: RunView) -> Study:
     """The variants of compare/results.json, in the words of its own page."""
-    command = view.command("compare --vary train.lora.r=8,16,32")
-    found, unreadable = _results(view, "compare", command)
+    found, command, gap = _read(view, "compare")
     variants = [
         _Known({"settings": {}, "metric": "exact_match"} | each)
         for each in found.get("variants") or ()
     ]
     if not variants:
-        return Study(command, unreadable=unreadable)
+        return Study(command, gap=gap)
     results = _Known(found | {"variants": variants})
-    done = told.done(results)
+    done, label = told.done(results), told.deciding(results).label
     scores = (
         "variant", "settings", "trainable parameters", "train loss", "eval loss",
-        "general loss", "accuracy before", "after", "change",
+        "general loss", f"{label} before", "after", "change",
     )  # fmt: skip
     costs = ("variant", "memory (GB)", "saved", "training time", "speed-up", "tokens/s")
     tables = {
         "scores": Table(scores, [_scored(each) for each in done]),
         "costs": Table(costs, [_cost(each) for each in done]),
     }
-    said = (told.optimal(results) or "No variant is named best.", results["rule"])
+    best = told.optimal(results) or "No variant is named best."
+    said = (gap.text if gap else "", best, results["rule"])
     missing = tuple(_not_done(each) for each in told.left_out(results))
-    return Study(command, tables, " ".join(filter(None, said)), missing)
+    return Study(command, tables, " ".join(filter(None, said)), missing, gap)
 
 
 def quantization(view: RunView) -> Study:
     """What each precision of quant/results.json takes and keeps."""
-    command = view.command("quant")
-    found, unreadable = _results(view, "quant", command)
+    found, command, gap = _read(view, "quant")
     rows = list(found.get("rows") or ())
     if not rows:
-        return Study(command, unreadable=unreadable)
+        return Study(command, gap=gap)
     layers = found.get("layers") or {}
     head = ("method", "family", "bits a weight", "weights", "memory", "tokens/s", "perplexity",
             "KL", "same top token", "score", "worst layer")  # fmt: skip
     measured = [each for each in rows if each.get("status") == "measured"]
     table = Table(head, [_precision(each, layers) for each in measured])
     missing = tuple(_not_done(each) for each in rows if each not in measured)
-    return Study(command, {"precisions": table}, _cheapest(found), missing)
+    said = " ".join(filter(None, (gap.text if gap else "", _in_words(found))))
+    return Study(command, {"precisions": table}, said, missing, gap)
 
 
 def exported(view: RunView) -> Table:
@@ -103,23 +102,19 @@ def exported(view: RunView) -> Table:
     return Table(head, rows)
 
 
-def _results(view: RunView, study: str, command: str) -> tuple[dict[str, Any], Gap | None]:
-    """A study's results.json; nothing where there is none, and why where it cannot be read."""
-    path = view.run.root / study / "results.json"
-    if not path.exists():
-        return {}, None
-    found = _object(path)
-    if found is None or found.get("schema") != SCHEMA:
-        return {}, Gap(f"{path} is not what this pipe writes.", f"{command} --force")
-    return found, None
+def _read(view: RunView, study: Kind) -> tuple[dict[str, Any], str, Gap | None]:
+    """A study's results, the command that makes them again, and why they are not to be relied on.
 
-
-def _object(path: Path) -> dict[str, Any] | None:
+    The results are empty where there are none, or where they cannot be read.
+    """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
+        found = study_results(view.run, study) or {}
+    except ChangedInput as error:
+        command = view.command(error.hint.removeprefix("Run: pipe "))
+        return {}, command, Gap(error.message, command)
+    command = view.command(study_command(study, found).removeprefix("pipe "))
+    doubt = study_doubt(view.run, found) if found else ""
+    return found, command, Gap(f"{study}/ is stale: {doubt}.", command) if doubt else None
 
 
 def _scored(each: Json) -> tuple[str, ...]:
@@ -132,8 +127,8 @@ def _scored(each: Json) -> tuple[str, ...]:
         told.loss(each["train_loss"]),
         told.loss(each["eval_loss"]),
         told.general(each),
-        told.accuracy(each, "before"),
-        told.accuracy(each, "after"),
+        told.score(each, "before"),
+        told.score(each, "after"),
         points if relative == NOTHING else f"{points}, {relative}",
     )
 
@@ -167,8 +162,8 @@ def _precision(each: Json, layers: Json) -> tuple[str, ...]:
     )
 
 
-def _cheapest(found: Json) -> str:
-    """Of what the study is, the best precision by its rule, and what its memory counts."""
+def _in_words(found: Json) -> str:
+    """Of what the study is, what it says is best and by which rule, and what its memory counts."""
     said = [f"Of the {found.get('model', 'tuned')} model, on the task {found.get('task', 'test')}."]
     said += [str(found[key]) for key in ("says", "rule") if found.get(key)]
     memory = found.get("memory") or {}

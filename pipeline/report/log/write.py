@@ -1,6 +1,5 @@
 """log.md: gathers, fills the template, and lets no text of others be Markdown."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from markupsafe import Markup
 
 from pipeline import __version__
 from pipeline.assets import asset
-from pipeline.report.gather import Gap, gather
+from pipeline.card import markdown
+from pipeline.report.gather import gather
 from pipeline.report.log.data import data
 from pipeline.report.log.sections import (
     doubts,
@@ -28,16 +28,10 @@ from pipeline.report.log.studies import comparison, exported, quantization
 from pipeline.report.reproduce import commands, pinned_recipe
 from pipeline.report.safe import visible
 from pipeline.report.summary import summary
+from pipeline.report.view import Gap
 from pipeline.run import Run
 from pipeline.run.files import write_text
 from pipeline.run.secrets import harmless
-
-_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-_ACTIVE = re.compile(r"[\\`*|\[\]~$]|(?<![^\W_])_|_(?![^\W_])|(?<=www)\.|:(?=//)", re.IGNORECASE)
-"""What begins Markdown anywhere in a line; an underscore within a word does not (CommonMark 6.2).
-The last two would make a link of an address (GFM 6.9)."""
-_FIRST = re.compile(r"^(?:(\d{1,9})(?=[.)](?:\s|$))|(?=(?:#{1,6}|[-+]|[-=]{2,})(?:\s|$)))")
-"""What begins a heading, a list or an underline at the start of a line."""
 
 
 def write_log(run: Run) -> tuple[Path, list[Gap]]:
@@ -61,7 +55,7 @@ def log_text(run: Run) -> tuple[str, list[Gap]]:
     view = gather(run)
     answers, compared, studied = summary(view), comparison(view), quantization(view)
     gaps = [*view.gaps.values(), *view.warnings]
-    gaps += [study.unreadable for study in (compared, studied) if study.unreadable]
+    gaps += [study.gap for study in (compared, studied) if study.gap]
     text = _filled(
         view=view,
         version=__version__,
@@ -90,34 +84,21 @@ def plain(value: Any) -> Any:
     """Text in one line that Markdown and HTML show as it is; what a filter here made stays so."""
     if isinstance(value, Markup):
         return value
-    line = " ".join(_shown(value).split())
-    for mark, entity in _ENTITIES.items():
-        line = line.replace(mark, entity)
-    line = _ACTIVE.sub(lambda found: f"\\{found[0]}", line)
-    return Markup(_FIRST.sub(lambda found: f"{found[1] or ''}\\", line))
+    return Markup(markdown.plain(_shown(value)))
 
 
 def code(value: Any) -> Markup:
     """A code span, for outside of tables, that nothing in the text can close."""
-    line = " ".join(_shown(value).split())
-    ticks = "`" * (_longest(line) + 1)
-    pad = " " if line.startswith("`") or line.endswith("`") else ""
-    return Markup(f"{ticks}{pad}{line}{pad}{ticks}" if line else "")
+    return Markup(markdown.code(_shown(value)))
 
 
 def fenced(value: Any, language: str) -> Markup:
     """A block of code that nothing in the text can close."""
-    text = _shown(value).rstrip("\n")
-    ticks = "`" * max(3, _longest(text) + 1)
-    return Markup(f"{ticks}{language}\n{text}\n{ticks}")
+    return Markup(markdown.fenced(_shown(value), language))
 
 
 def _shown(value: Any) -> str:
     return str(visible(harmless(str(value))))
-
-
-def _longest(text: str) -> int:
-    return max((len(run) for run in re.findall("`+", text)), default=0)
 
 
 def _filled(**values: Mapping[str, Any] | Any) -> str:

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.engines.trained import TUNED
-from pipeline.report.gather import RunView
-from pipeline.report.paired import paired_tests
-from pipeline.report.words import LIKELY, finite, plural
+from pipeline.report.compare_paired import paired_test
+from pipeline.report.compare_words import EXACT_MATCH
+from pipeline.report.view import RunView
+from pipeline.report.words import LIKELY, finite, metric, plural
 
 Row = Mapping[str, Any]
 
@@ -15,7 +15,6 @@ NEAR = 0.05
 """Memory and times that differ by less are not told apart: a machine's other work moves them."""
 _ROWS = ("seed", "model", "data", "chat")
 """Sections of the recipe that decide which rows there are."""
-_NO_SCORES = "No variant is named best: right answers were not measured for each."
 
 
 @dataclass(frozen=True)
@@ -28,47 +27,86 @@ class Choice:
     """Label -> the paired test of the most accurate variant against this one, of the others."""
 
 
-def choose(rows: Sequence[Row], views: Mapping[str, RunView], vary: Mapping[str, Any]) -> Choice:
-    """Of the variants that are done. `views` is label -> its run.
+@dataclass(frozen=True)
+class _Asked:
+    """The variants that answered, and the metric that decides."""
 
-    Where questions were asked, by right answers, memory and time; where none were, by the loss on
-    the eval rows, as long as all variants have the same.
+    rows: Sequence[Row]
+    views: Mapping[str, RunView]
+    metric: str
+
+    @property
+    def lower(self) -> bool:
+        """Whether less is better, as of an error."""
+        return metric(self.metric).better == "lower"
+
+    def gain(self, row: Row) -> float:
+        """How good the answers are: more is better whatever the metric."""
+        value = float(row["after"]["value"])
+        return -value if self.lower else value
+
+
+def choose(
+    rows: Sequence[Row],
+    views: Mapping[str, RunView],
+    vary: Mapping[str, Any],
+    deciding: str,
+    *,
+    asked: bool,
+) -> Choice:
+    """Of the variants that are done. `views` is label -> its run, `deciding` the metric.
+
+    `asked` says whether questions were. Where the metric was measured for each, by that, memory and
+    time; else by the loss on the eval rows, as long as all variants have the same.
     """
     if rows and all(row["after"] is not None for row in rows):
-        return _by_answers(rows, views)
+        return _by_answers(_Asked(rows, views, deciding))
+    why = _not_known(deciding) if asked else "no test question was asked"
     same_rows = not any(key.partition(".")[0] in _ROWS for key in vary)
     if same_rows and rows and all(finite(row["eval_loss"]) for row in rows):
         lowest = min(rows, key=lambda row: float(row["eval_loss"]))
-        rule = "The lowest loss on the eval rows; no test question was asked."
-        return Choice(str(lowest["label"]), rule)
-    return Choice(None, _NO_SCORES)
+        return Choice(str(lowest["label"]), f"The lowest loss on the eval rows; {why}.")
+    return Choice(None, f"No variant is named best: {why}.")
 
 
-def _by_answers(rows: Sequence[Row], views: Mapping[str, RunView]) -> Choice:
-    """McNemar's exact test on the questions that both answered, each p-value its own."""
-    top = max(rows, key=lambda row: float(row["after"]["value"]))
+def _by_answers(asked: _Asked) -> Choice:
+    """A paired test on the questions that both answered, each p-value its own."""
+    rows = asked.rows
+    top = max(rows, key=asked.gain)
     tests = {
-        row["label"]: found for row in rows if row is not top if (found := _tested(row, top, views))
+        row["label"]: found for row in rows if row is not top if (found := _tested(asked, row, top))
     }
     # a variant without a common question is not held to be as good
-    equal = [row for row in rows if row is top or _not_worse(tests.get(row["label"]))]
+    equal = [row for row in rows if row is top or _not_worse(asked, tests.get(row["label"]))]
     lean = _near_least(equal, lambda row: row["memory_bytes"])
     fast = _near_least(lean, lambda row: row["seconds"])
-    best = max(fast, key=lambda row: float(row["after"]["value"]))
-    asked = max((test["questions"] for test in tests.values()), default=0)
-    rule = (
-        f"Left out are variants that a paired test on the same {plural(asked, 'question')} finds "
-        f"less accurate (p < {LIKELY:g}) than {top['label']}, which has the most right answers. Of "
-        f"the rest: those within {NEAR:.0%} of the least memory; of these, those within "
-        f"{NEAR:.0%} of the shortest training; of these, the most accurate."
+    best = max(fast, key=asked.gain)
+    return Choice(str(best["label"]), _rule(asked, top, tests), tests)
+
+
+def _rule(asked: _Asked, top: Row, tests: Mapping[str, Mapping[str, Any]]) -> str:
+    questions = max((test["questions"] for test in tests.values()), default=0)
+    if asked.metric == EXACT_MATCH:
+        worse, most, last = "less accurate", "the most right answers", "the most accurate"
+    else:
+        far, name = "lowest" if asked.lower else "highest", metric(asked.metric).label
+        worse, most, last = "worse", f"the {far} {name}", f"that of the {far} {name}"
+    return (
+        f"Left out are variants that a paired test on the same {plural(questions, 'question')} "
+        f"finds {worse} (p < {LIKELY:g}) than {top['label']}, which has {most}. Of the rest: those "
+        f"within {NEAR:.0%} of the least memory; of these, those within {NEAR:.0%} of the shortest "
+        f"training; of these, {last}."
     )
-    return Choice(str(best["label"]), rule, tests)
 
 
-def _tested(row: Row, top: Row, views: Mapping[str, RunView]) -> Mapping[str, Any] | None:
+def _not_known(name: str) -> str:
+    what = "right answers were" if name == EXACT_MATCH else f"{metric(name).label} was"
+    return f"{what} not measured for each"
+
+
+def _tested(asked: _Asked, row: Row, top: Row) -> Mapping[str, Any] | None:
     """What changes from the most accurate variant to this one; None without a common question."""
-    one, other = views[top["label"]], views[row["label"]]
-    found = paired_tests(one, other, one.lead).get(TUNED)
+    found = paired_test(asked.views[top["label"]], asked.views[row["label"]], asked.metric)
     if found is None:
         return None
     change = {key: round(value, 6) for key, value in found.change.items() if value is not None}
@@ -76,8 +114,12 @@ def _tested(row: Row, top: Row, views: Mapping[str, RunView]) -> Mapping[str, An
     return {"from": top["label"], "questions": found.questions, "change": change, **test}
 
 
-def _not_worse(test: Mapping[str, Any] | None) -> bool:
-    return test is not None and not (test["p_value"] < LIKELY and test["change"]["value"] < 0)
+def _not_worse(asked: _Asked, test: Mapping[str, Any] | None) -> bool:
+    if test is None:
+        return False
+    change = test["change"]["value"]
+    worse = change > 0 if asked.lower else change < 0
+    return not (test["p_value"] < LIKELY and worse)
 
 
 def _near_least(rows: Sequence[Row], of: Callable[[Row], float | None]) -> list[Row]:

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.engines.trained import TUNED
-from pipeline.report.gather import RunView, gather, lines_of
+from pipeline.report.gather import gather, lines_of
+from pipeline.report.view import RunView
 from pipeline.report.words import finite
-from pipeline.run import Run
+from pipeline.run import Entry, Run, Stage
+from pipeline.run.studies import SCHEMA, recorded, study_results
 from pipeline.study.compare.best import choose
 from pipeline.study.compare.plan import Comparison, obeys
 from pipeline.study.compare.vary import Variant
-from pipeline.study.kept import kept_results
+from pipeline.study.deciding import deciding_metric
 
-SCHEMA = 1
-METRIC = "exact_match"
 Found = dict[str, Any]
 _VALUE = ("value", "low", "high")
+_ASKED = {"before": "base", "after": TUNED}
 _FIGURES = (
     "method",
     "trainable_parameters",
@@ -52,11 +53,13 @@ def results_of(plan: Comparison, failures: Mapping[str, str]) -> Found:
     reference = done[0] if done else None
     for row in rows:
         row.update(_against(row, reference))
-    choice = choose(done, views, plan.vary)
+    metric, asked = deciding_metric(plan.work.recipe), "eval" in plan.stages
+    choice = choose(done, views, plan.vary, metric, asked=asked)
     for row in rows:
         row["against_most_accurate"] = choice.tests.get(row["label"])
     return {
         "schema": SCHEMA,
+        "inputs": recorded(_inputs(plan, views)),
         "recipe": plan.work.recipe.name,
         "vary": plan.vary,
         "stages": [*plan.stages, *(["export"] if plan.export else [])],
@@ -75,7 +78,21 @@ def last(run: Run) -> Found | None:
 
     Raises ChangedInput where its file is no such result.
     """
-    return kept_results(run.root / "compare" / "results.json", SCHEMA, "pipe compare --vary")
+    return study_results(run, "compare")
+
+
+def _inputs(plan: Comparison, views: Mapping[str, RunView]) -> dict[str, Entry]:
+    """The manifests of what the variants left, and of the run's own rows where one shares them."""
+    own = plan.work.run
+    read: tuple[Stage, ...] = ("data", *plan.stages)
+    found: dict[str, Entry] = {}
+    for view in views.values():
+        where = view.run.root.relative_to(own.root).as_posix()
+        for stage in (stage for stage in read if stage in view.manifests):
+            found |= {f"{where}/{n}": entry for n, entry in view.run.input_entry(stage).items()}
+    rows = own.input_entry("data") if own.last("data") else {}
+    shared = {entry for name, entry in found.items() if name.endswith("data/manifest.json")}
+    return found | {name: entry for name, entry in rows.items() if entry in shared}
 
 
 def _view(plan: Comparison, variant: Variant) -> RunView | None:
@@ -87,20 +104,21 @@ def _view(plan: Comparison, variant: Variant) -> RunView | None:
 
 
 def _row(plan: Comparison, variant: Variant, view: RunView | None, failure: str | None) -> Found:
+    metric = deciding_metric(plan.work.recipe)
     status = "refused" if variant.recipe is None else "failed" if failure else "done"
     figures = dict.fromkeys(_FIGURES)
     if view:
         figures |= _trained(view)
     if view and "eval" in plan.stages and status == "done":
-        figures |= {"before": _score(view, "base"), "after": _score(view, TUNED)}
+        figures |= {when: _score(view, engine, metric) for when, engine in _ASKED.items()}
     return {
         "label": variant.label,
         "settings": dict(variant.settings),
         "run": Path("runs", variant.label).as_posix(),
         "status": status,
         "reason": variant.reason or failure,
-        "metric": METRIC,
-        "files": _files(view) if view and plan.export and status == "done" else {},
+        "metric": metric,
+        "files": _files(view, metric) if view and plan.export and status == "done" else {},
         **figures,
     }
 
@@ -126,16 +144,16 @@ def _trained(view: RunView) -> Found:
     }
 
 
-def _score(view: RunView, engine: str) -> Found | None:
+def _score(view: RunView, engine: str, metric: str) -> Found | None:
     """The metric on the leading task with its 95% interval; None where it was not measured."""
-    found = view.engines.get(engine, {}).get(METRIC)
+    found = view.engines.get(engine, {}).get(metric)
     return {key: found[key] for key in _VALUE} if found else None
 
 
-def _files(view: RunView) -> Found:
+def _files(view: RunView, metric: str) -> Found:
     """Quantization type -> its score and its bytes."""
     return {
-        kind: {**(_score(view, kind) or dict.fromkeys(_VALUE)), "bytes": size}
+        kind: {**(_score(view, kind, metric) or dict.fromkeys(_VALUE)), "bytes": size}
         for kind, size in view.sizes.items()
     }
 
@@ -183,6 +201,7 @@ def _line(row: Found) -> Found:
         "status": row["status"],
         **row["settings"],
         **figures,
+        "metric": row["metric"],
         "trainable_percent": round(100 * trained / all_, 2) if trained and all_ else None,
         "memory_gb": None if memory is None else round(memory / 1e9, 3),
         "memory_saving_percent": None if saving is None else round(100 * saving, 2),

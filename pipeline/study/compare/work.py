@@ -16,6 +16,7 @@ from pipeline.run import Emit, Event, Note, Progress
 from pipeline.run.events import Measured
 from pipeline.run.files import explained_writes, write_json, write_text
 from pipeline.run.lock import locked
+from pipeline.run.studies import results_path
 from pipeline.study.compare.plan import Comparison, expected_seconds, obeys
 from pipeline.study.compare.results import Found, as_csv, results_of
 from pipeline.study.compare.vary import Variant
@@ -55,10 +56,10 @@ def compare(plan: Comparison) -> dict[str, Any]:
 def _publish(plan: Comparison, results: Found) -> None:
     """results.json last: where it is there, the others belong to it."""
     with explained_writes("compare"):
-        (plan.folder / "results.json").unlink(missing_ok=True)
+        results_path(plan.work.run, "compare").unlink(missing_ok=True)
         write_text(plan.folder / "compare.csv", as_csv(results))
         write_comparison(plan.folder, results)
-        write_json(plan.folder / "results.json", results)
+        write_json(results_path(plan.work.run, "compare"), results)
 
 
 def _announce(plan: Comparison) -> None:

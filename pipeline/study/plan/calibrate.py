@@ -1,21 +1,28 @@
 """How long a training will take: tokens in all, and tokens a second as they were measured."""
 
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.recipe import Recipe
-from pipeline.recipe.training import Train
+from pipeline.recipe.training import UNSEEN, Train
 from pipeline.run import Run
 from pipeline.run.rows import read_jsonl
 from pipeline.workflow.work import Work
 
 STEPS = 4
 """Optimizer steps of a calibration; the first, which warms up, does not count."""
+_SPEEDS = "speed.jsonl"
+_BESIDE_A_STEP = (
+    *UNSEEN, "epochs", "max_steps", "gradient_accumulation", "learning_rate", "warmup_steps",
+    "schedule", "weight_decay", "max_grad_norm", "eval_every", "early_stopping", "keep",
+)  # fmt: skip
+"""Keys of Train that leave a micro-batch as fast as it was."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,6 @@ def length_of(recipe: Recipe, run: Run) -> Length | None:
     """Steps and tokens of the whole training; None before `pipe prepare`."""
     import numpy as np
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     from pipeline.train.order import bins_of, order_of
 
@@ -54,8 +60,7 @@ def length_of(recipe: Recipe, run: Run) -> Length | None:
     if run.last("data") is None or not path.exists():
         return None
     with pa.memory_map(str(path)) as file:
-        ids = pa.ipc.open_stream(file).read_all().column("input_ids")
-        lengths = pc.list_value_length(ids).to_numpy().astype("int64")
+        lengths = _lengths(pa.ipc.open_stream(file).read_all().column("input_ids"))
     train = recipe.train
     if train.batching == "packed" and train.device == "cuda":
         bins = bins_of(lengths, recipe.model.max_seq_length)
@@ -71,12 +76,17 @@ def length_of(recipe: Recipe, run: Run) -> Length | None:
     return Length(len(order.steps), int(order.tokens(lengths)[-1]))
 
 
-def last_speed(run: Run) -> Speed | None:
-    """The speed of the training that the run holds; None where there is none."""
-    path = run.folder("train") / "speed.jsonl"
-    if not path.exists():
+def last_speed(recipe: Recipe, run: Run) -> Speed | None:
+    """The speed of the training that the run holds.
+
+    None where there is none, and where the recipe asks for a training whose steps are others.
+    """
+    made = run.last("train")
+    asked = recipe.model_dump(mode="json", include={"train", "model"})
+    if made is None or _of_a_step(made.section) != _of_a_step(asked):
         return None
-    return _speed(list(read_jsonl(path)), f"this run's own training ({path})")
+    path = run.folder("train") / _SPEEDS
+    return _speed(path, f"this run's own training ({path})") if path.exists() else None
 
 
 def calibrate(work: Work) -> Speed:
@@ -94,9 +104,23 @@ def calibrate(work: Work) -> Speed:
         _lend_rows(work.run.folder("data"), trial.folder("data"))
         recipe = work.recipe.model_copy(update={"train": _short(work.recipe.train)})
         train(recipe, trial, work.base(), work.emit)
-        speed = last_speed(trial)
+        speed = _speed(trial.folder("train") / _SPEEDS, "calibration on this machine")
         assert speed is not None
-        return replace(speed, source="calibration on this machine", peak_bytes=_peak(trial))
+        return replace(speed, peak_bytes=_peak(trial))
+
+
+def _lengths(ids: Any) -> Any:
+    """Values in each list of a chunked column, int64; pyarrow's own way there imports pandas."""
+    import numpy as np
+
+    each = [np.diff(np.from_dlpack(chunk.offsets)) for chunk in ids.chunks]
+    return np.concatenate(each).astype(np.int64)
+
+
+def _of_a_step(section: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What of a recipe's `train` and `model` decides how fast a micro-batch is learned."""
+    train = {key: value for key, value in section["train"].items() if key not in _BESIDE_A_STEP}
+    return train, section["model"]["base"], section["model"]["max_seq_length"]
 
 
 def _short(train: Train) -> Train:
@@ -115,20 +139,21 @@ def _short(train: Train) -> Train:
 
 
 def _lend_rows(data: Path, folder: Path) -> None:
-    """The rows to learn; none to measure losses on, which is no part of a step."""
+    """The rows to learn, as links; none to measure losses on, which is no part of a step."""
     import pyarrow as pa
 
-    shutil.copytree(data, folder)
+    apart = shutil.ignore_patterns("eval.arrow", "general.arrow")
+    shutil.copytree(data.resolve(), folder, copy_function=os.symlink, ignore=apart)
     encoded = folder / "encoded"
-    (encoded / "general.arrow").unlink(missing_ok=True)
     with pa.memory_map(str(data / "encoded" / "eval.arrow")) as file:
         schema = pa.ipc.open_stream(file).schema
     with pa.ipc.new_stream(str(encoded / "eval.arrow"), schema) as empty:
         empty.write_table(schema.empty_table())
 
 
-def _speed(lines: Sequence[dict[str, Any]], source: str) -> Speed | None:
+def _speed(path: Path, source: str) -> Speed | None:
     """All but the first step, which compiles and fills caches."""
+    lines = list(read_jsonl(path))
     steady = lines[1:] or lines
     seconds = sum(line["seconds"] for line in steady)
     tokens = sum(line["tokens_per_second"] * line["seconds"] for line in steady)

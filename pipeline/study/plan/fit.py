@@ -104,5 +104,5 @@ def _lengths(longest: int) -> Iterator[int]:
 
 
 def methods_of(device: str) -> tuple[Method, ...]:
-    """What a device trains, the most memory first; a CPU has no 8-bit base."""
+    """What a device trains, the most memory first; Unsloth opens no 8-bit base on a CPU."""
     return ("full", "lora", "lora-8bit", "qlora") if device == "cuda" else ("full", "lora", "qlora")

@@ -122,7 +122,7 @@ def plan(work: Work, *, gigabytes: float | None = None, measure: bool = False) -
         context=recipe.num_ctx,
         disk=disk_of(recipe, run, found),
         free=free_bytes(run.root),
-        time=Time(length_of(recipe, run), calibrate(work) if measure else last_speed(run)),
+        time=Time(length_of(recipe, run), calibrate(work) if measure else last_speed(recipe, run)),
     )
 
 

@@ -22,16 +22,16 @@ from pipeline.evaluate.kept import Answer
 from pipeline.evaluate.metrics import METRICS, Measured
 from pipeline.evaluate.number_metrics import number_in
 from pipeline.evaluate.results import Scores
-from pipeline.run import Progress
+from pipeline.run import Entry, Note, Progress
 from pipeline.run.files import write_json
 from pipeline.run.rows import held_out_rows, read_jsonl
+from pipeline.run.studies import SCHEMA, recorded, results_path
 from pipeline.study.price.weighted import kept_rows, values_of_tokens, weighted_prices
+from pipeline.study.refused import CANNOT, words_of
 from pipeline.workflow import Work
 
-FOLDER = "price"
 Json = dict[str, Any]
 
-_NO_8_BIT = "LLM.int8() of bitsandbytes needs a GPU, and no driver of one is here."
 _SEVERAL = "Of {count} prices {split} are more than one token here: the next token is no price."
 
 
@@ -42,8 +42,6 @@ class _Model:
     label: str
     variant: Variant
     bits: Bits
-    reason: str | None = None
-    """Why it is not measured."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,8 @@ class _Asked:
 def measure(work: Work, top: int, limit: int | None = None) -> Json:
     """Ask base and tuned model for the held-out prices, write price/results.json, and return it.
 
-    Each row has `said` (greedy) and `weighted` (the expectation over the `top` likeliest number
+    A precision that this machine does not have is a row with the words of what refused it. Each
+    other has `said` (greedy) and `weighted` (the expectation over the `top` likeliest number
     tokens, or null with `weighted_reason`), of the figures {name: {"value", "low", "high"}};
     `constant` is the median of the training prices as everyone's guess.
     Raises PipeError where the run's rows are no prices, or it is not trained.
@@ -75,7 +74,8 @@ def measure(work: Work, top: int, limit: int | None = None) -> Json:
         asked = _asked(work, encoder, top, limit)
         rows = [_row(work, encoder, tuned, model, asked) for model in _models(tuned)]
         found = {
-            "schema": 1,
+            "schema": SCHEMA,
+            "inputs": recorded(_inputs(work, base)),
             "items": len(asked.items),
             "reply_start": asked.items[0].row["reply_start"],
             "top": top,
@@ -83,7 +83,7 @@ def measure(work: Work, top: int, limit: int | None = None) -> Json:
             "constant": _constant(work, asked),
             "rows": rows,
         }
-        write_json(work.run.root / FOLDER / "results.json", found)
+        write_json(results_path(work.run, "price"), found)
     return found
 
 
@@ -117,26 +117,38 @@ def _texts(base: Base, encoder: Encoder) -> list[str]:
 
 
 def _models(tuned: Trained) -> Iterator[_Model]:
-    has_8_bit = tuned.device == "cuda"
     yield _Model("base, 16-bit", "base", 16)
-    yield _Model("base, 8-bit", "base", 8, None if has_8_bit else _NO_8_BIT)
+    yield _Model("base, 8-bit", "base", 8)
     yield _Model("base, 4-bit", "base", 4)
     yield _Model(f"tuned ({tuned.method})", "adapter", tuned.bits)
+
+
+def _inputs(work: Work, base: Base) -> dict[str, Entry]:
+    return base.entries() | work.run.input_entry("data") | work.run.input_entry("train")
 
 
 def _row(work: Work, encoder: Encoder, tuned: Trained, model: _Model, asked: _Asked) -> Json:
     row: Json = {
         "label": model.label,
         "bits": model.bits,
-        "status": "not_run" if model.reason else "measured",
-        "reason": model.reason,
+        "status": "measured",
+        "reason": None,
         "memory_bytes": None,
         "said": None,
         "weighted": None,
         "weighted_reason": None,
     }
-    if model.reason:
-        return row
+    try:
+        return row | _measured(work, encoder, tuned, model, asked)
+    except CANNOT as error:
+        if model.bits == 16:
+            raise
+        reason = words_of(error)
+        work.emit(Note(f"{model.label} is not run: {reason}", warning=True))
+        return row | {"status": "not_run", "reason": reason}
+
+
+def _measured(work: Work, encoder: Encoder, tuned: Trained, model: _Model, asked: _Asked) -> Json:
     is_base = model.variant == "base"
     engine = TransformersEngine(
         model.variant,
@@ -148,16 +160,16 @@ def _row(work: Work, encoder: Encoder, tuned: Trained, model: _Model, asked: _As
         batch_size=work.recipe.eval.batch_size,
     )
     try:
-        row["memory_bytes"] = engine.memory_bytes()
+        found: Json = {"memory_bytes": engine.memory_bytes()}
         said = _said(work, engine, model.label, asked)
-        row["said"] = _figures(asked.items, said, work.recipe.seed)
+        found["said"] = _figures(asked.items, said, work.recipe.seed)
         if asked.split:
             reason = _SEVERAL.format(count=len(asked.items), split=asked.split)
-            return row | {"weighted_reason": reason}
+            return found | {"weighted_reason": reason}
         prices = [f"{price:.6f}" for price in _weighted(engine, asked)]
     finally:
         engine.close()
-    return row | {"weighted": _figures(asked.items, prices, work.recipe.seed)}
+    return found | {"weighted": _figures(asked.items, prices, work.recipe.seed)}
 
 
 def _said(work: Work, engine: TransformersEngine, label: str, asked: _Asked) -> list[str]:

@@ -5,10 +5,10 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from pipeline.report.words import metric
 from pipeline.run import Run
-from pipeline.study.kept import kept_results
+from pipeline.run.studies import study_results
 
-SCHEMA = 1
 KEPT = 0.95
 """19 in 20, of the score and of the likeliest tokens."""
 RULE = (
@@ -62,14 +62,10 @@ def in_words(results: Mapping[str, Any]) -> str:
     said = f"{row['label']} is the best choice: {share:.0%} of the bytes of 16 bits"
     said += f", the same likeliest token {row['kl']['same_top']:.1%} of the time"
     if row["score"] and whole["score"]:
-        values = f"{_figure(row['score'])} against {_figure(whole['score'])}"
-        said += f", {row['score']['metric'].replace('_', ' ')} {values}"
+        name = row["score"]["metric"]
+        values = [metric(name).shown(score) for score in (row["score"], whole["score"])]
+        said += f", {name.replace('_', ' ')} {' against '.join(values)}"
     return said + "."
-
-
-def _figure(score: Mapping[str, Any]) -> str:
-    value = score["value"]
-    return f"{value:.1%}" if score["metric"] == "exact_match" else f"{value:.4g}"
 
 
 def as_csv(results: Mapping[str, Any]) -> str:
@@ -96,4 +92,4 @@ def last(run: Run) -> Found | None:
 
     Raises ChangedInput where its file is no such result.
     """
-    return kept_results(run.root / "quant" / "results.json", SCHEMA, "pipe quant")
+    return study_results(run, "quant")

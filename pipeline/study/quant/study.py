@@ -12,14 +12,14 @@ from pipeline.errors import ChangedInput, PipeError
 from pipeline.report.quant import write_study
 from pipeline.run import Note
 from pipeline.run.files import explained_writes, write_json, write_text
+from pipeline.run.studies import SCHEMA, recorded, results_path
 from pipeline.study.quant.measure import Measured, blank, measure
 from pipeline.study.quant.methods import NONE, Method, chosen
-from pipeline.study.quant.results import MEMORY, RULE, SCHEMA, as_csv, best, in_words, last
+from pipeline.study.quant.results import MEMORY, RULE, as_csv, best, in_words, last
 from pipeline.study.quant.subject import Model, Subject, open_subject
+from pipeline.study.refused import CANNOT, words_of
 from pipeline.workflow import Work
 
-_CANNOT = (PipeError, ImportError, NotImplementedError, RuntimeError, ValueError)
-"""What libraries raise for a method that this machine does not have."""
 _ROWS = "rows"
 Found = dict[str, Any]
 
@@ -95,22 +95,16 @@ def _measured(subject: Subject, method: Method, methods: Sequence[Method]) -> Me
     types = [each.name for each in methods if each.family == "gguf"]
     try:
         found = measure(subject, method, types)
-    except _CANNOT as error:
+    except CANNOT as error:
         if method == NONE:
             raise
-        reason = _words(error)
+        reason = words_of(error)
         hint = error.hint if isinstance(error, PipeError) else ""
         said = f"{method.label} is not run: {reason} {hint}".rstrip()
         subject.work.emit(Note(said, warning=True))
         return Measured(blank(method) | {"status": "not_run", "reason": reason}, {})
     _keep(subject, method, found)
     return found
-
-
-def _words(error: Exception) -> str:
-    """What was raised, in its own words; of a library's error its kind too."""
-    said = (str(error).strip().splitlines() or [""])[0]
-    return said if isinstance(error, PipeError) else f"{type(error).__name__}: {said}"
 
 
 def _path(subject: Subject, method: Method) -> Path:
@@ -137,6 +131,7 @@ def _results(subject: Subject, found: Sequence[Measured]) -> Found:
     items = subject.asked.items
     results: Found = {
         "schema": SCHEMA,
+        "inputs": recorded(subject.inputs),
         "recipe": subject.work.recipe.name,
         "model": subject.model,
         "base": subject.part.base.title,
@@ -157,11 +152,11 @@ def _results(subject: Subject, found: Sequence[Measured]) -> Found:
 
 def _publish(subject: Subject, results: Found) -> None:
     """results.json last: where it is there, the others belong to it."""
-    folder = subject.work.run.root / "quant"
-    (folder / "results.json").unlink(missing_ok=True)
-    write_text(folder / "quant.csv", as_csv(results))
-    write_study(folder, results)
-    write_json(folder / "results.json", results)
+    path = results_path(subject.work.run, "quant")
+    path.unlink(missing_ok=True)
+    write_text(path.with_name("quant.csv"), as_csv(results))
+    write_study(path.parent, results)
+    write_json(path, results)
 
 
 def _clear(root: Path, but: Sequence[Path]) -> None:

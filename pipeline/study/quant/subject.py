@@ -18,9 +18,10 @@ from pipeline.evaluate.ask import BATCHES, Asked, own_replies
 from pipeline.evaluate.items import item_of, without_unreadable
 from pipeline.evaluate.metrics import Metric, all_metrics
 from pipeline.evaluate.tasks import Task, open_tasks
-from pipeline.gguf import named_importance
-from pipeline.run import versions_of
+from pipeline.gguf.export import named_importance
+from pipeline.run import Entry, versions_of
 from pipeline.run.rows import held_out_rows
+from pipeline.study.deciding import deciding_metric
 from pipeline.study.quant.methods import Method
 from pipeline.workflow import Work
 from pipeline.workflow.checks import part_of
@@ -86,8 +87,8 @@ class Subject:
         return _hash([self._content, how])
 
     @cached_property
-    def _content(self) -> dict[str, Any]:
-        """Of the model and of what is made of it: hashes, and the settings of the export."""
+    def inputs(self) -> dict[str, Entry]:
+        """The files that every row hangs on, as a stage records what it read."""
         run, known = self.work.run, self.part.trained
         entries = known.base.entries() | run.input_entry("data")
         if self.model == "tuned":
@@ -96,7 +97,13 @@ class Subject:
         entries |= named_importance(asked)
         if asked.importance and asked.importance.file is None:  # the one that export collected
             entries["importance"] = run.require("export").outputs["importance.gguf"]
-        found: dict[str, Any] = {name: asdict(entry) for name, entry in entries.items()}
+        return entries
+
+    @cached_property
+    def _content(self) -> dict[str, Any]:
+        """Of the model and of what is made of it: hashes, and the settings of the export."""
+        asked = self.work.recipe.export
+        found: dict[str, Any] = {name: asdict(entry) for name, entry in self.inputs.items()}
         found["export"] = asked.model_dump(mode="json", exclude={"quantize", "adapter_gguf"})
         found["chat"] = self.part.encoder.format.fingerprint()
         return found
@@ -111,7 +118,7 @@ def open_subject(work: Work, model: Model, limit: int | None) -> Subject:
     count = limit or recipe.eval.limit or QUESTIONS
     task = open_tasks(recipe.eval.tasks[:1], work.run, open_source, {})[0]
     items, _ = without_unreadable(task.items(count))
-    name = next(iter(recipe.eval.metrics), "exact_match")
+    name = deciding_metric(recipe)
     (metric,) = (each for each in all_metrics(recipe.eval.metrics, ()) if each.name == name)
     asked = Asked(
         name=task.name,

@@ -1,12 +1,15 @@
 """`--vary`: strict about keys and values, generous with short names."""
 
 import json
+import shlex
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import RecipeError
+from pipeline.run.studies import study_command
 from pipeline.study.compare.vary import variants, varied
 from tests.support.exported import demo
 
@@ -82,7 +85,10 @@ def test_values_that_do_not_go_together_are_a_variant_with_its_reason() -> None:
     found = variants(demo(), ["method=qlora,lora-8bit"])
     assert found[0].recipe and not found[0].reason
     assert found[1].recipe is None
-    assert found[1].reason == "method lora-8bit needs a GPU; a CPU has qlora, lora and full"
+    assert found[1].reason == (
+        "method lora-8bit needs a GPU; a CPU has qlora, lora and full: "
+        "Unsloth opens no 8-bit base there"
+    )
     pairs = variants(demo(), ["keep=last,best", "eval_every=null,5"])
     assert [each.label for each in pairs if each.recipe is None] == ["keep=best,eval_every=none"]
 
@@ -112,3 +118,22 @@ def test_whatever_a_value_holds_its_label_is_one_safe_name(values: list[str]) ->
     assert len(set(labels)) == len(values)
     assert all("/" not in label and label.isascii() and len(label) < 100 for label in labels)
     assert all(label.startswith("model.revision=") for label in labels)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["lora.r=8,16", "method=lora,qlora"],
+        ["eval_every=null,5", "deterministic=true,false"],
+        ["target_modules=[q_proj],[q_proj,v_proj]", "learning_rate=1e-4,2e-4"],
+    ],
+)
+def test_the_command_that_makes_a_comparison_again_means_the_same_variants(
+    texts: list[str],
+) -> None:
+    first = variants(demo(), texts)
+    known = json.loads(json.dumps({"vary": varied(first), "stages": ["train", "export"]}))
+    words = shlex.split(study_command("compare", known))
+    assert words[:2] == ["pipe", "compare"] and words[-3:] == ["--stages", "train", "--export"]
+    again = [text for flag, text in pairwise(words) if flag == "--vary"]
+    assert [each.settings for each in variants(demo(), again)] == [each.settings for each in first]

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.errors import PipeError, RunLocked
 from pipeline.run.lock import locked
+from pipeline.run.studies import study_doubt
 from pipeline.study.compare import expected_seconds, last
 from tests.study.compare.support import GB, Bench, Figures, bench
 
@@ -27,7 +28,7 @@ def bytes_of(made: Bench) -> list[bytes]:
 
 def test_every_variant_is_a_row_with_its_figures(made: Bench) -> None:
     found = made.compare(RANKS)
-    assert found["schema"] == 1 and found["recipe"] == "demo"
+    assert found["schema"] == 2 and found["recipe"] == "demo"
     assert found["vary"] == {"train.lora.r": [8, 16]} and found["device"] == "cpu"
     assert found["reference"] == "r=8" and found["best"] == "r=16"
     first, second = found["variants"]
@@ -45,6 +46,38 @@ def test_every_variant_is_a_row_with_its_figures(made: Bench) -> None:
     assert last(made.plan(RANKS).work.run) == found
 
 
+def test_what_it_was_made_of_is_recorded_and_another_makes_it_stale(made: Bench) -> None:
+    made.prepare(made.plan(RANKS).work)
+    found, run = made.compare(RANKS), made.plan(RANKS).work.run
+    inside = [f"compare/runs/{label}" for label in ("r=16", "r=8")]
+    assert list(found["inputs"]) == [
+        *(f"{at}/{stage}/manifest.json" for at in inside for stage in ("data", "eval", "train")),
+        "data/manifest.json",
+    ]
+    assert study_doubt(run, found) == ""
+    # one that was stopped after a training leaves the table of before
+    made.stops = "train r=16"
+    with pytest.raises(KeyboardInterrupt):
+        made.compare(RANKS, overrides=["train.max_steps=5"])
+    assert study_doubt(run, found) == "made of another training"
+    made.stops = ""
+    assert study_doubt(run, made.compare(RANKS, overrides=["train.max_steps=5"])) == ""
+
+
+def test_other_rows_in_the_run_make_it_stale_and_rows_that_are_gone_do_not(made: Bench) -> None:
+    made.prepare(made.plan(RANKS).work)
+    found, work = made.compare(RANKS), made.plan(RANKS).work
+    (made.root / "data" / "manifest.json").rename(made.root / "manifest.away")
+    assert study_doubt(work.run, found) == ""
+    made.prepare(made.plan(RANKS, overrides=["data.no_thinking_share=0.3"]).work)
+    assert study_doubt(work.run, found) == "made of other rows"
+
+
+def test_rows_that_no_variant_shares_are_none_of_its_inputs(made: Bench) -> None:
+    made.prepare(made.plan(RANKS, overrides=["data.no_thinking_share=0.3"]).work)
+    assert "data/manifest.json" not in made.compare(RANKS)["inputs"]
+
+
 def test_the_csv_has_a_column_for_each_key_that_varies(made: Bench) -> None:
     made.compare(RANKS, "method=qlora,lora-8bit")
     with (made.root / "compare" / "compare.csv").open(newline="") as file:
@@ -56,7 +89,8 @@ def test_the_csv_has_a_column_for_each_key_that_varies(made: Bench) -> None:
         ("16", "lora-8bit", "refused"),
     ]
     assert (rows[2]["memory_gb"], rows[2]["trainable_percent"]) == ("2.0", "40.0")
-    assert rows[0]["after_value"] == "0.8" and rows[1]["after_value"] == ""
+    assert (rows[0]["metric"], rows[0]["after_value"]) == ("exact_match", "0.8")
+    assert rows[1]["after_value"] == ""
     assert "needs a GPU" in rows[1]["reason"]
 
 

@@ -61,19 +61,40 @@ def test_nothing_is_said_of_rows_that_are_not_prepared(tmp_path: Path) -> None:
     assert Time(None, None).seconds is None
 
 
-def test_the_first_step_does_not_count_for_the_speed(tmp_path: Path) -> None:
-    folder = tmp_path / "train"
-    folder.mkdir()
+def trained(root: Path, recipe: Recipe) -> Run:
+    """A run that holds a training by the recipe, and the speed of three steps."""
+    run = Run(root)
     speeds = [(60.0, 1.0), (2.0, 50.0), (1.0, 400.0)]
     lines = [{"seconds": s, "tokens_per_second": rate} for s, rate in speeds]
-    (folder / "speed.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    speed = last_speed(Run(tmp_path))
+    section = recipe.model_dump(mode="json", include={"train", "model"})
+    with run.publish("train") as draft:
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (draft.folder / "speed.jsonl").write_text(text)
+        draft.manifest = Manifest(stage="train", section=section, inputs={})
+    return run
+
+
+def test_the_first_step_does_not_count_for_the_speed(tmp_path: Path) -> None:
+    speed = last_speed(demo(), trained(tmp_path, demo()))
     assert speed and speed.steps == 2
     assert speed.tokens_per_second == pytest.approx((100 + 400) / 3, abs=0.1)
 
 
 def test_a_run_without_a_training_has_no_speed(tmp_path: Path) -> None:
-    assert last_speed(Run(tmp_path)) is None
+    assert last_speed(demo(), Run(tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["train.method=full", "train.lora.r=64", "train.batch_size=1", "model.max_seq_length=256"],
+)
+def test_no_speed_is_claimed_for_a_training_whose_steps_are_others(
+    tmp_path: Path, setting: str
+) -> None:
+    run = trained(tmp_path, demo())
+    assert last_speed(demo(setting), run) is None
+    longer = demo("train.learning_rate=1e-4", "train.max_steps=7", "train.save_every=3")
+    assert last_speed(longer, run) == last_speed(demo(), run) is not None
 
 
 def test_rows_are_taken_as_long_as_the_longest_that_was_prepared(tmp_path: Path) -> None:

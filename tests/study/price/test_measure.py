@@ -15,7 +15,8 @@ from pipeline.cli.price import price
 from pipeline.engines.completion import Completion, Decoding
 from pipeline.errors import MissingInput, PipeError
 from pipeline.recipe import load
-from pipeline.run import Manifest, Progress, Run, silent
+from pipeline.run import Manifest, Note, Progress, Run, silent
+from pipeline.run.studies import study_doubt
 from pipeline.study.price import measure
 from pipeline.workflow import Work
 
@@ -26,9 +27,12 @@ class Rule:
     """The base says 7 dollars, the tuned model the truth and a dollar; 8 to 10 are likely next."""
 
     opened: list[tuple[str, int]]
-    items: int
+    refuses: dict[int, Exception]
+    """Bits -> what is raised where they are asked for."""
 
     def __init__(self, variant: str, base: object, encoder: Any, **how: Any) -> None:
+        if error := self.refuses.get(how["bits"]):
+            raise error
         self.opened.append((variant, how["bits"]))
         self.encoder, self.variant = encoder, variant
         assert (how["adapter"] is None) == (variant == "base")
@@ -62,6 +66,7 @@ class Rule:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
     monkeypatch.setattr(Rule, "opened", found, raising=False)
+    monkeypatch.setattr(Rule, "refuses", {}, raising=False)
     monkeypatch.setattr("pipeline.study.price.measured.TransformersEngine", Rule)
     return found
 
@@ -97,18 +102,54 @@ def test_the_base_in_each_precision_and_the_tuned_model_are_asked(
 ) -> None:
     found = measure(work(tmp_path), top=3)
     assert opened == [
-        ("base", 16), ("closed", 0), ("base", 4), ("closed", 0), ("adapter", 4), ("closed", 0),
+        ("base", 16), ("closed", 0), ("base", 8), ("closed", 0), ("base", 4), ("closed", 0),
+        ("adapter", 4), ("closed", 0),
     ]  # fmt: skip
     rows = {each["label"]: each for each in found["rows"]}
     assert rows["base, 16-bit"]["said"]["mae"]["value"] == 18
     assert rows["tuned (qlora)"]["said"]["mae"]["value"] == 1
-    assert all(
-        rows[label]["weighted"]["mae"]["value"] == 16 for label in rows if rows[label]["said"]
-    )
-    assert rows["base, 8-bit"]["said"] is None
-    assert "needs a GPU" in rows["base, 8-bit"]["reason"]
+    assert all(row["weighted"]["mae"]["value"] == 16 for row in rows.values())
+    assert all(row["status"] == "measured" and row["reason"] is None for row in rows.values())
     kept = json.loads((tmp_path / "runs" / "prices" / "price" / "results.json").read_text())
     assert kept == found and (kept["items"], kept["top"]) == (4, 3)
+
+
+def test_a_precision_that_is_refused_is_a_row_with_the_tool_s_words(
+    tmp_path: Path, opened: list[tuple[str, int]]
+) -> None:
+    Rule.refuses[8] = ImportError("no 8-bit kernels\nfor this machine")
+    known, events = work(tmp_path), []
+    found = measure(Work(known.recipe, known.run, events.append), top=3)
+    rows = {each["label"]: each for each in found["rows"]}
+    refused = rows["base, 8-bit"]
+    assert refused["reason"] == "ImportError: no 8-bit kernels"
+    assert refused["status"] == "not_run" and refused["said"] is refused["memory_bytes"] is None
+    assert [each["status"] for each in rows.values()].count("measured") == 3
+    warned = [each.text for each in events if isinstance(each, Note) and each.warning]
+    assert warned == ["base, 8-bit is not run: ImportError: no 8-bit kernels"]
+
+
+def test_without_16_bits_nothing_is_measured_and_a_bug_is_no_refusal(
+    tmp_path: Path, opened: list[tuple[str, int]]
+) -> None:
+    known = work(tmp_path)
+    Rule.refuses[8] = KeyError("a bug")
+    with pytest.raises(KeyError):
+        measure(known, top=3)
+    Rule.refuses[16] = RuntimeError("out of memory")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        measure(known, top=3)
+    assert not (known.run.root / "price").exists()
+
+
+def test_what_it_was_made_of_is_recorded(tmp_path: Path, opened: list[tuple[str, int]]) -> None:
+    known = work(tmp_path)
+    found = measure(known, top=3)
+    assert found["schema"] == 2 and study_doubt(known.run, found) == ""
+    assert any(name.startswith("base/") for name in found["inputs"])
+    manifest = known.run.folder("train") / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("qlora", "lora"))
+    assert study_doubt(known.run, found) == "made of another training"
 
 
 def test_the_constant_guess_is_the_training_median(
@@ -164,10 +205,12 @@ def test_the_command_shows_a_line_for_each_model_and_why_one_has_none(
     tmp_path: Path, opened: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work(tmp_path)
+    Rule.refuses[8] = ImportError("LLM.int8() is not here")
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(price, ["-r", "demo", "--run", "prices", "--top", "3"])
     assert done.exit_code == 0, done.output
-    for words in ("always $25", "base, 16-bit", "tuned (qlora)", "MAE", "base, 8-bit: LLM.int8()"):
+    refused = "base, 8-bit: ImportError: LLM.int8()"
+    for words in ("always $25", "base, 16-bit", "tuned (qlora)", "MAE", refused):
         assert words in done.stdout
     done = CliRunner().invoke(price, ["-r", "demo", "--run", "prices", "--json", "--limit", "1"])
     assert json.loads(done.stdout)["items"] == 1

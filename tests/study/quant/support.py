@@ -37,7 +37,8 @@ def results(rows: list[Any], **more: Any) -> dict[str, Any]:
         if each["status"] == "measured" and each["method"] != "none"
     }
     return {
-        "schema": 1,
+        "schema": 2,
+        "inputs": {},
         "recipe": "demo",
         "model": "tuned",
         "base": "tiny-llama",

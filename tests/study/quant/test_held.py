@@ -6,7 +6,8 @@ import pytest
 
 from pipeline.base import Base, open_base
 from pipeline.chat import chat_format
-from pipeline.gguf import Job, write_types
+from pipeline.gguf.export import write_types
+from pipeline.gguf.job import Job
 from pipeline.recipe.schema import Export, Model
 from pipeline.run import silent
 from pipeline.study.quant.held import held_in_file

@@ -84,6 +84,10 @@ def test_the_last_study_is_read_back_and_a_foreign_file_is_refused(tmp_path: Pat
     path.write_text(json.dumps(results([NONE])))
     found = last(run)
     assert found and found["rows"] == [NONE]
+    path.write_text(json.dumps(results([NONE], schema=1)))
+    with pytest.raises(ChangedInput, match="schema 1; this pipe writes 2") as caught:
+        last(run)
+    assert caught.value.hint == "Run: pipe quant"  # its rows are kept: none is measured again
     path.write_text('{"schema": 9}')
     with pytest.raises(ChangedInput, match="schema 9"):
         last(run)

@@ -9,6 +9,7 @@ import pytest
 from pipeline.errors import PipeError, RunLocked
 from pipeline.run import Note
 from pipeline.run.lock import locked
+from pipeline.run.studies import study_doubt
 from pipeline.study.quant import Wish, planned, quantize, study
 from pipeline.study.quant.measure import Measured
 from pipeline.study.quant.methods import Method
@@ -92,7 +93,9 @@ def test_rows_that_are_there_are_not_measured_again(work: Work, measuring: Measu
 def test_what_a_row_hangs_on_makes_it_anew(
     work: Work, measuring: Measuring, said: list[Any]
 ) -> None:
-    quantize(work, WISH)
+    first = quantize(work, WISH)
+    assert {"data/manifest.json", "train/manifest.json"} < set(first["inputs"])
+    assert study_doubt(work.run, first) == ""
     with work.run.publish("train") as draft:
         old = work.run.require("train")
         (draft.folder / "model").mkdir()
@@ -101,11 +104,13 @@ def test_what_a_row_hangs_on_makes_it_anew(
             (draft.folder / "model" / path.name).write_bytes(path.read_bytes())
         (draft.folder / "model" / "note").write_text("trained anew")
         draft.manifest = old
-    quantize(work, WISH)
+    assert study_doubt(work.run, first) == "made of another training"
+    assert study_doubt(work.run, quantize(work, WISH)) == ""
     assert measuring.asked == 2 * ["none", "llm-int8", "nf4", "Q8_0"]
     said.clear()
-    quantize(work, Wish("base", WISH.methods))
+    of_base = quantize(work, Wish("base", WISH.methods))
     assert len(measuring.asked) == 12
+    assert "train/manifest.json" not in of_base["inputs"]  # no training changes the base
     assert "quant/ holds the study of the tuned model; its rows are kept." in said[0].text
     quantize(work, WISH)  # the base's rows lie beside the tuned model's
     assert len(measuring.asked) == 12
