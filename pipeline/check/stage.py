@@ -4,20 +4,20 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import get_args
 
-from pipeline.chat import chat_format
 from pipeline.check.gates import Gate, Group, applicable, judge
 from pipeline.check.part import RunPart
 from pipeline.check.subject import Subject
 from pipeline.check.subjects import BASELINE, file_subject, run_subject, served_subject
 from pipeline.check.table import PROBES
 from pipeline.engines.ollama import OllamaServer
-from pipeline.run import Emit, Manifest, Progress, versions_of
+from pipeline.plans import planned
+from pipeline.run import Emit, Progress, versions_of
 from pipeline.run.files import write_json
 
 SCRATCH = ".check-"
@@ -41,14 +41,9 @@ def check(part: RunPart) -> list[Gate]:
         write_json(draft.folder / "results.json", found)
         write_json(draft.folder / BASELINE, subject.measures.kept())
         draft.timing.update(seconds)
-        draft.manifest = Manifest(
-            stage="check",
-            section={},
+        draft.manifest = replace(
+            planned("check", part.recipe, run),
             inputs=part.base.tokenizer_entries() | run.input_entry("export"),
-            chat_format=chat_format(
-                part.recipe.chat.format, thinks=part.recipe.chat.thinking
-            ).fingerprint(),
-            seed=part.recipe.seed,
             versions=versions_of("transformers", "llama-cpp-python"),
         )
     return gates

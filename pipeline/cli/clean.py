@@ -12,7 +12,7 @@ from pipeline.cli.options import dry_run_option, open_work, run_options, with_op
 
 if TYPE_CHECKING:
     from pipeline.run import Run
-    from pipeline.workflow.clean import Item
+    from pipeline.workflow.cleanable import Item
     from pipeline.workflow.elsewhere import Place
 
     Found = dict[Run, list[Item]]
@@ -42,8 +42,9 @@ def clean(dry_run: bool, yes: bool, all_runs: bool, as_json: bool, **options: An
       pipe clean --exports --yes
       pipe clean --all-runs --dry-run
     """
-    from pipeline.workflow.clean import Wish, looked_through
     from pipeline.workflow.clean import clean as remove
+    from pipeline.workflow.clean import looked_through
+    from pipeline.workflow.cleanable import Wish
     from pipeline.workflow.elsewhere import elsewhere
 
     if all_runs and (options["recipe"] or options["run_name"]):
@@ -154,9 +155,7 @@ def _show(found: Found, places: Sequence[Place], *, every: bool) -> None:
 
 
 def _print(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-
-    from pipeline.cli.table import table
+    from pipeline.cli.table import draw, table
 
     if rows:
-        Console().print(table(columns, rows, left=(0, 2, 3)))
+        draw(table(columns, rows, left=(0, 2, 3)))

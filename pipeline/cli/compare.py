@@ -15,18 +15,18 @@ from pipeline.cli.options import (
     with_options,
     yes_option,
 )
-from pipeline.cli.quant import brief_interval
+from pipeline.cli.table import brief_interval, draw, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from rich.table import Table
 
     from pipeline.study.compare import Comparison
     from pipeline.workflow import Work
 
 _COLUMNS = ("95%\ninterval", "memory\nGB", "saved", "time", "speed\nup", "eval\nloss",
             "general\nloss")  # fmt: skip
-_WIDEST = 40
-"""Characters of a label before it is folded."""
 
 
 @click.command()
@@ -129,11 +129,8 @@ def _show(results: dict[str, Any], folder: Path, markdown: bool) -> None:
 
     if markdown:
         return click.echo(as_markdown(results), nl=False)
+    draw(_table(results))
     console = Console()
-    table = _table(results)
-    # a row is broken by the terminal rather than its figures by us
-    console.width = max(console.width, Console(width=1000).measure(table).maximum)
-    console.print(table)
     for row in left_out(results):
         console.print(f"{row['label']} {row['status']}: {reason(row)}", highlight=False)
     for said in filter(None, (optimal(results), results["rule"])):
@@ -141,26 +138,19 @@ def _show(results: dict[str, Any], folder: Path, markdown: bool) -> None:
     click.echo(str(folder / "compare.html"))
 
 
-def _table(results: dict[str, Any]) -> Any:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
+def _table(results: dict[str, Any]) -> Table:
+    """Without the columns of which no variant has a figure."""
     from pipeline.report.compare_words import deciding, done, title
 
     score = deciding(results)
     columns = ("variant", f"{score.label}\nafter", *_COLUMNS)
-    table = Table(title=title(results), box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     rows = [_cells(row, results) for row in done(results)]
     used = [
         place for place in range(len(columns)) if any(row[place] not in ("", "–") for row in rows)
     ]
-    for place in used:
-        width = max(len(row[place]) for row in rows)
-        side: Any = "right" if place else "left"
-        table.add_column(columns[place], justify=side, min_width=min(width, _WIDEST))
-    for row in rows:
-        table.add_row(*(row[place] for place in used))
-    return table
+    cells = ([row[place] for place in used] for row in rows)
+    heads = [columns[place] for place in used]
+    return table(heads, cells, title=title(results), whole=range(len(used)))
 
 
 def _cells(row: Mapping[str, Any], results: dict[str, Any]) -> list[str]:

@@ -56,22 +56,16 @@ def _in_full(entry: Entry) -> str:
 
 
 def _draw_table() -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
+    from pipeline.cli.table import draw, table
     from pipeline.data.read.registry import entries
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, expand=True)
-    table.add_column("dataset and its configs", overflow="fold", ratio=5)
-    table.add_column("rows", justify="right", no_wrap=True)
-    table.add_column("licence, duties of a model", ratio=3)
-    for _, configs in groupby(entries(), lambda entry: entry.id):
-        for cells in _lines(list(configs)):
-            # Text: a Console reads brackets as markup
-            table.add_row(*map(Text, cells))
-    Console().print(table)
+    groups = groupby(entries(), lambda entry: entry.id)
+    rows = [cells for _, configs in groups for cells in _lines(list(configs))]
+    columns = ("dataset and its configs", "rows", "licence, duties of a model")
+    made = table(columns, rows, left=(0, 2), whole=(1,))
+    # an id is folded last
+    made.expand, made.columns[0].ratio, made.columns[2].ratio = True, 5, 3
+    draw(made)
     click.echo("One in full: pipe datasets NAME. [?] is not confirmed. See docs/datasets.md.")
 
 

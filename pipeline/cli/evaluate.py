@@ -10,7 +10,7 @@ import click
 
 from pipeline.cli.options import dry_run_option, force_option, open_work, run_options
 from pipeline.cli.stage import preview
-from pipeline.cli.table import table
+from pipeline.cli.table import brief_interval, draw, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -107,8 +107,8 @@ def show_scores(run: Run, as_json: bool) -> None:
     names = [next((name for name in results["speed"] if name not in further), ""), *further]
     for name, task in zip(names, tasks, strict=True):
         title = f"{run.name}: {task['items']} questions" + (f" of {name}" if name else "")
-        console.print(_table(title, task, results["speed"].get(name, {}), results["method"]))
-        if said := in_words(task, results["method"]):
+        draw(_table(title, task, results["speed"].get(name, {}), results["method"]))
+        if said := in_words(task, results["method"], results["deciding"]):
             console.print(said, highlight=False, soft_wrap=True)
 
 
@@ -119,14 +119,14 @@ def _table(title: str, task: dict[str, Any], speed: dict[str, Any], method: str 
         (shown(name, method), *_cells(scores, speed.get(name, {})))
         for name, scores in task["engines"].items()
     ]
-    return table(_COLUMNS, rows, title=title, whole=True)
+    return table(_COLUMNS, rows, title=title, whole=range(len(_COLUMNS)))
 
 
 def _cells(scores: dict[str, Any], speed: dict[str, Any]) -> list[str]:
     match = scores.get("exact_match")
     return [
         f"{match['value']:.1%}" if match else "",
-        f"{100 * match['low']:.1f}-{100 * match['high']:.1f}" if match else "",
+        brief_interval("exact_match", match) if match else "",
         _cell(scores.get("well_formed"), "{:.1%}"),
         _cell(scores.get("truncated"), "{:.1%}"),
         _cell(scores.get("perplexity"), "{:.4g}"),

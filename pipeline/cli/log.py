@@ -29,7 +29,7 @@ def log(stdout: bool, as_json: bool, **options: Any) -> None:
     run = open_work(**options).run
     said, gaps = log_text(run) if stdout else write_log(run)
     for gap in gaps:
-        click.secho(f"{gap.text} {gap.command}", fg="yellow", err=True)
+        click.secho(gap.said, fg="yellow", err=True)
     if as_json:
         from pipeline.cli.show import say_json
 

@@ -38,8 +38,8 @@ def run_options(command: Command) -> Command:
 
 
 _OF_A_RUN = re.compile(
-    r"(pipe (?:prepare|train|export|register|check|eval|report|log"
-    r"|publish|plan|compare|quant|price|clean|chat))\b(?! -r | --use )"
+    r"(pipe (?:prepare|train|export|register|check|eval|run|status|report|log"
+    r"|publish|clean|chat|plan|compare|quant|price))\b(?! -r | --use )"
 )
 """Not one that names its recipe already, nor one that takes none."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.cli.options import open_work, run_options
-from pipeline.cli.table import table
+from pipeline.cli.table import draw, table
 
 if TYPE_CHECKING:
     from pipeline.study.plan import Choice, Plan
@@ -109,7 +109,7 @@ def _show_choices(use: str, vram: float, found: list[Choice]) -> None:
         for c in found if c.fits
     ]  # fmt: skip
     columns = ("model", "method", f"of {vram:g} GB", "context", "licence", "why")
-    _table(columns, rows, left=(0, 1, 4, 5))
+    draw(table(columns, rows, left=(0, 1, 4, 5), whole=(0,)))
     for choice in found:
         if choice.fits and choice.changes:
             click.echo(f"* {choice.known.title}: {' '.join(_set(choice.changes))}")
@@ -157,7 +157,7 @@ def _show_memory(made: Plan) -> None:
         for part, said in _PARTS.items()
     ]
     where = "the card" if made.setting.device == "cuda" else "RAM"
-    _table((f"GB of {where}", *names), rows)
+    draw(table((f"GB of {where}", *names), rows))
     click.echo(
         f"To serve: the GGUF file and {_gigabytes(made.kv_cache)} GB of KV cache for "
         f"{made.context:,} tokens."
@@ -171,7 +171,7 @@ def _show_verdicts(made: Plan) -> None:
         (f"{size:g} GB", *(_word(found[number]) for found in made.verdicts.values()))
         for number, size in enumerate(sizes)
     ]
-    _table(("memory", *made.methods), rows, left=range(len(made.methods) + 1))
+    draw(table(("memory", *made.methods), rows, left=range(len(made.methods) + 1)))
     for found in made.verdicts[made.setting.method]:
         if found.fits and found.changes:
             click.echo(f"{found.gigabytes:g} GB: {' '.join(_set(found.changes))}")
@@ -188,7 +188,7 @@ def _show_disk(made: Plan) -> None:
         (item.stage, item.what, "" if item.bytes is None else _gigabytes(item.bytes), item.how)
         for item in made.disk
     ]
-    _table(("disk", "what", "GB", ""), rows, left=(0, 1, 3))
+    draw(table(("disk", "what", "GB", ""), rows, left=(0, 1, 3)))
     click.echo(f"{_gigabytes(made.free)} GB are free here.")
 
 
@@ -223,11 +223,3 @@ def _set(changes: Mapping[str, Any]) -> list[str]:
     from pipeline.recipe import written
 
     return [f"--set {shlex.quote(f'{key}={written(value)}')}" for key, value in changes.items()]
-
-
-def _table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int] = (0,)
-) -> None:
-    from rich.console import Console
-
-    Console().print(table(columns, rows, left=left))

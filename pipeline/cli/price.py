@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.options import open_work, run_options
-from pipeline.cli.table import table
+from pipeline.cli.table import draw, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -59,9 +59,7 @@ def tokenizers(names: tuple[str, ...], as_json: bool) -> None:
     found = study(names, drawing())
     if as_json:
         return say_json(found)
-    from rich.console import Console
-
-    Console().print(_numbers_table(found["tokenizers"]))
+    draw(_numbers_table(found["tokenizers"]))
 
 
 def _numbers_table(rows: list[dict[str, Any]]) -> Table:
@@ -82,12 +80,13 @@ def _show(title: str, found: Mapping[str, Any]) -> None:
 
     from pipeline.report.words import metric
 
-    console, constant = Console(), found["constant"]
+    constant = found["constant"]
     names = (*(metric(name).label for name in _FIGURES), "weighted\nMAE", "memory")
     heads = ("", *(name.replace(" ", "\n") for name in names))
     rows = [(f"always ${constant['value']:g}", *_cells(constant["said"]), "", "")]
     rows += [_measured(row) for row in found["rows"] if row["status"] == "measured"]
-    console.print(table(heads, rows, title=title))
+    draw(table(heads, rows, title=title))
+    console = Console()
     for row in found["rows"]:
         for reason in filter(None, (row["reason"], row["weighted_reason"])):
             console.print(f"{row['label']}: {reason}", highlight=False, soft_wrap=True)

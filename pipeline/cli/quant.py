@@ -9,10 +9,9 @@ import click
 
 from pipeline.cli.options import dry_run_option, force_option, open_work, run_options
 from pipeline.cli.quant_explain import explain
+from pipeline.cli.table import brief_interval, draw, table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from rich.table import Table
 
 _COLUMNS = (
@@ -81,33 +80,26 @@ def _show(results: dict[str, Any], folder: Path) -> None:
     """The table, what was not run, and which row is the best."""
     from rich.console import Console
 
-    console = Console()
-    console.print(_table(results))
+    draw(_table(results))
     for row in results["rows"]:
         if row["reason"]:
             click.secho(f"{row['label']} is not run: {row['reason']}", fg="yellow")
-    console.print(results["says"], highlight=False, soft_wrap=True)
+    Console().print(results["says"], highlight=False, soft_wrap=True)
     click.echo(f"Written: {folder / 'quant.html'}", err=True)
 
 
 def _table(results: dict[str, Any]) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     title = f"{results['recipe']}, {results['model']}: {results['questions']} questions"
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, padding=0)
-    for number, column in enumerate(_COLUMNS):
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
-    for row in results["rows"]:
-        table.add_row(*_cells(row), style="bold" if row["method"] == results["best"] else None)
-    return table
+    rows = results["rows"]
+    best = [number for number, row in enumerate(rows) if row["method"] == results["best"]]
+    return table(_COLUMNS, map(_cells, rows), title=title, whole=range(len(_COLUMNS)), bold=best)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
     from pipeline.report.words import metric, size
 
     if row["status"] != "measured":
-        return [row["method"], "not run"]
+        return [row["method"], "not run", *[""] * (len(_COLUMNS) - 2)]
     kl, score = row["kl"], row["score"]
     kind = metric(score["metric"]) if score else None
     speed, perplexity, memory = (
@@ -125,10 +117,3 @@ def _cells(row: dict[str, Any]) -> list[str]:
         kind.shown(score) if kind else "",
         brief_interval(score["metric"], score) if score else "",
     ]
-
-
-def brief_interval(name: str, value: Mapping[str, Any]) -> str:
-    """A metric's 95% interval for a narrow column: of a share in percent, without the sign."""
-    from pipeline.report.words import metric
-
-    return metric(name).between(value).replace("%", "").replace(" to ", "-")

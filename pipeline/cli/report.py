@@ -29,7 +29,7 @@ def report(runs: tuple[str, ...], open_it: bool, as_json: bool, **options: Any) 
     _check_usage(runs, options)
     path, gaps = _written(runs, options)
     for gap in gaps:
-        click.secho(f"{gap.text} {gap.command}", fg="yellow", err=True)
+        click.secho(gap.said, fg="yellow", err=True)
     if as_json:
         from pipeline.cli.show import say_json
 

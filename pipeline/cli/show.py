@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -165,6 +166,8 @@ class _Terminal:
             TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("{task.fields[figures]}"),
             console=Console(stderr=True),
+            # time left by all that was done since the first unit was, as in a log
+            speed_estimate_period=inf,
         )
         self._bars.start()
         self._task = event.task

@@ -21,6 +21,7 @@ from pipeline.cli.options import (
 from pipeline.cli.stage import finished, preview, say_next
 
 if TYPE_CHECKING:
+    from pipeline.run import Run
     from pipeline.train.launch import Launch
 
 _LAUNCH_OPTIONS = (
@@ -128,7 +129,15 @@ def export(
         workflow.register_if_served(work)
     finished(manifest, as_json, work.run.folder("export"))
     if not as_json:
-        say_next("pipe check; to talk to it: pipe chat")
+        say_next(f"pipe check; to talk to it: {_talk(work.run)}")
+
+
+def _talk(run: Run) -> str:
+    """What talks to the exported files: Ollama's own command, where it was given them."""
+    served = run.last("serve")
+    if served is None or served.inputs != run.input_entry("export"):
+        return "pipe chat"
+    return f"ollama run {served.facts['models'][0]['name']}"
 
 
 def _wished(
@@ -211,4 +220,4 @@ def run_all(
     workflow.run_all(work, launch)
     show_scores(work.run, as_json)
     if not as_json:
-        say_next("pipe check, then pipe report; to talk to it: pipe chat")
+        say_next(f"pipe check, then pipe report; to talk to it: {_talk(work.run)}")

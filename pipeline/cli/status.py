@@ -30,15 +30,15 @@ def status(as_json: bool, **options: Any) -> None:
     command = first and (made_again(first) if found[first] == "changed" else MADE_BY[first])
     following = with_options(command, given) if command else None
     if as_json:
-        told = {study: standing.state for study, standing in studies.items()}
-        return say_json({"run": run.name, "stages": found, "studies": told, "next": following})
+        states = {study: standing.state for study, standing in studies.items()}
+        return say_json({"run": run.name, "stages": found, "studies": states, "next": following})
     click.echo(f"run {run.root}")
     for stage, state in found.items():
         click.echo(f"  {stage:7} {click.style(state, fg=_COLORS[state])}")
     for study, standing in studies.items():
-        state = click.style(standing.state, fg=_COLORS[standing.state])
+        told = click.style(standing.state, fg=_COLORS[standing.state])
         again = with_options(standing.command, given)
         why = f": {standing.reason.rstrip('.')}. Again: {again}" if standing.reason else ""
-        click.echo(f"  {study:7} {state}{why}")
+        click.echo(f"  {study:7} {told}{why}")
     if following:
         click.echo(f"next: {following}")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from pipeline.data.read.benchmarks import HeldOut, open_benchmark
 from pipeline.data.read.sources import Opened, open_source
 from pipeline.data.work.gather import DECIDING
 from pipeline.data.work.worker import Kind
+from pipeline.plans import base_revision, planned
 from pipeline.recipe import Recipe, Source
-from pipeline.run import Manifest, versions_of
+from pipeline.run import Manifest, Run, versions_of
 
 SHIPPED = "builtin:samples/general.jsonl"
 """The general rows of a recipe that names none."""
@@ -46,7 +47,7 @@ def settle(
     A hub name unpinned in the recipe keeps the commit of `last`, else that of `pins`, which an
     interrupted prepare left.
     """
-    base = open_base(recipe.model, revision=_base_revision(recipe, last), weights=False)
+    base = open_base(recipe.model, revision=base_revision(recipe, last), weights=False)
     check_fit(
         base.folder / "tokenizer.json", chat_format(recipe.chat.format, thinks=recipe.chat.thinking)
     )
@@ -63,9 +64,8 @@ def settle(
     )
 
 
-def plan(work: Inputs) -> Manifest:
+def plan(work: Inputs, run: Run) -> Manifest:
     """The manifest of this work before it is done: no outputs and no counts yet."""
-    recipe = work.recipe
     inputs = work.base.tokenizer_entries()
     for number, opened in enumerate(work.train):
         inputs[f"source-{number}/{opened.label}"] = opened.entry
@@ -74,16 +74,9 @@ def plan(work: Inputs) -> Manifest:
     inputs[f"general/{work.general.label}"] = work.general.entry
     for number, each in enumerate(work.benchmarks):
         inputs[f"benchmark-{number}/{each.opened.label}"] = each.opened.entry
-    return Manifest(
-        stage="data",
-        section={
-            "model": recipe.model.model_dump(mode="json"),
-            "data": recipe.data.model_dump(mode="json"),
-            "chat": recipe.chat.model_dump(mode="json"),
-        },
+    return replace(
+        planned("data", work.recipe, run),
         inputs=inputs,
-        chat_format=chat_format(recipe.chat.format, thinks=recipe.chat.thinking).fingerprint(),
-        seed=recipe.seed,
         versions=versions_of(*DECIDING, "datasets", "huggingface_hub", "pyarrow"),
         facts={
             "base": {"name": work.base.name, "revision": work.base.revision},
@@ -98,14 +91,6 @@ def plan(work: Inputs) -> Manifest:
 def _general(recipe: Recipe) -> Source:
     """The shipped few must never stop a prepare, however short its rows have to be."""
     return recipe.data.general or Source(dataset=SHIPPED, max_loss=1.0)
-
-
-def _base_revision(recipe: Recipe, last: Manifest | None) -> str | None:
-    if last is None:
-        return None
-    model = last.section["model"]
-    same = (model["base"], model["revision"]) == (recipe.model.base, recipe.model.revision)
-    return str(revision) if same and (revision := last.facts["base"]["revision"]) else None
 
 
 def _revisions(last: Manifest | None) -> dict[str, str]:

@@ -40,7 +40,7 @@ def prepare(
     begun = perf_counter()
     pins = run.root / PARTS / "pinned.json"
     work = settle(recipe, None if force else run.last("data"), {} if force else pinned_in(pins))
-    intended = plan(work)
+    intended = plan(work, run)
     if not force and run.is_done(intended):
         emit(Note("data is up to date"))
         shutil.rmtree(run.root / PARTS, ignore_errors=True)

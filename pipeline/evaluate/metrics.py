@@ -1,10 +1,10 @@
 """The table of metrics: what each takes of a reply, how items add up, and which way is better."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +32,12 @@ from pipeline.evaluate.text_metrics import (
     repetition,
     rouge_l,
 )
+from pipeline.recipe.metrics import KNOWN
 
 Floats = NDArray[np.float64]
 Statistics = Sequence[float] | None
 """What one reply adds; None where the metric says nothing of it."""
+Needs = Literal["reply", "reference", "own reply", "log-probabilities"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Measured:
 class Metric:
     name: str
     better: Literal["higher", "lower", "neither"]
-    needs: Literal["reply", "reference", "own reply", "log-probabilities"]
+    needs: Needs
     of: Callable[[Measured], Statistics]
     """The statistics of one reply, `width` of them."""
     aggregate: Callable[[Floats], Floats]
@@ -128,12 +130,22 @@ def true_number(item: Item) -> float | None:
     return found if found is not None and found >= 0 else None
 
 
+def _own(
+    name: str,
+    needs: Needs,
+    of: Callable[[Measured], Statistics],
+    aggregate: Callable[[Floats], Floats] = ratio,
+    width: int = 2,
+) -> Metric:
+    """One of ours."""
+    return Metric(needs=needs, of=of, aggregate=aggregate, width=width, **asdict(KNOWN[name]))
+
+
 def _number_metric(
     name: str,
-    better: Literal["higher", "lower"],
     of: Callable[[float, float], Sequence[float]],
     aggregate: Callable[[Floats], Floats] = ratio,
-    **more: Any,
+    width: int = 2,
 ) -> Metric:
     """One of (number said, true number). A reply that the limit cut has said its number before."""
 
@@ -141,37 +153,27 @@ def _number_metric(
         true = true_number(each.item)
         return None if true is None else of(said_number(each.answer.answer), true)
 
-    return Metric(name, better, "reference", measured, aggregate, on_request=True, **more)
+    return _own(name, "reference", measured, aggregate, width)
 
 
 METRICS: tuple[Metric, ...] = (
-    Metric("exact_match", "higher", "reference", _exact_match, ratio, is_share=True),
-    Metric("well_formed", "higher", "reply", _well_formed, ratio, is_share=True),
-    Metric(
-        "truncated", "lower", "reply", lambda m: (not m.answer.stopped, 1), ratio, is_share=True
-    ),
-    Metric("wrong", "lower", "reference", _wrong, ratio, is_share=True),
-    Metric("cross_entropy", "lower", "log-probabilities", _loss, ratio),
-    Metric("perplexity", "lower", "log-probabilities", _loss, perplexity, each=False),
+    _own("exact_match", "reference", _exact_match),
+    _own("well_formed", "reply", _well_formed),
+    _own("truncated", "reply", lambda m: (not m.answer.stopped, 1)),
+    _own("wrong", "reference", _wrong),
+    _own("cross_entropy", "log-probabilities", _loss),
+    _own("perplexity", "log-probabilities", _loss, perplexity),
     # the answer alone, against the row's own: two trains of thought may share few words
-    Metric("rouge_l", "higher", "own reply", _rouge, ratio),
-    Metric("bleu", "higher", "own reply", _bleu, bleu_of, width=BLEU_WIDTH, each=False),
-    Metric("reply_tokens", "neither", "reply", lambda m: (m.answer.tokens, 1), ratio),
-    Metric("thinking_tokens", "neither", "reply", lambda m: (m.thinking_tokens, 1), ratio),
-    Metric("repetition", "lower", "reply", lambda m: (repetition(m.answer.text), 1), ratio),
-    _number_metric("mae", "lower", lambda said, true: (absolute_error(said, true), 1), ratio),
-    _number_metric(
-        "rmsle",
-        "lower",
-        lambda said, true: (squared_log_error(said, true), 1),
-        root_of_mean,
-        each=False,
-    ),
-    _number_metric("hit_rate", "higher", lambda said, true: (is_hit(said, true), 1), is_share=True),
-    _number_metric(
-        "within_20_percent", "higher", lambda said, true: (is_near(said, true), 1), is_share=True
-    ),
-    _number_metric("r2", "higher", r2_statistics, r2_of, width=R2_WIDTH, each=False),
+    _own("rouge_l", "own reply", _rouge),
+    _own("bleu", "own reply", _bleu, bleu_of, BLEU_WIDTH),
+    _own("reply_tokens", "reply", lambda m: (m.answer.tokens, 1)),
+    _own("thinking_tokens", "reply", lambda m: (m.thinking_tokens, 1)),
+    _own("repetition", "reply", lambda m: (repetition(m.answer.text), 1)),
+    _number_metric("mae", lambda said, true: (absolute_error(said, true), 1)),
+    _number_metric("rmsle", lambda said, true: (squared_log_error(said, true), 1), root_of_mean),
+    _number_metric("hit_rate", lambda said, true: (is_hit(said, true), 1)),
+    _number_metric("within_20_percent", lambda said, true: (is_near(said, true), 1)),
+    _number_metric("r2", r2_statistics, r2_of, R2_WIDTH),
 )
 """pass@1 is exact_match: the mean over a question's replies, then over questions."""
 

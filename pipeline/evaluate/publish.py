@@ -11,6 +11,7 @@ from pipeline.evaluate.items import Item
 from pipeline.evaluate.metrics import Measured, Metric
 from pipeline.evaluate.results import Scores, pairs_of
 from pipeline.evaluate.tasks import TEST
+from pipeline.recipe.metrics import EXACT_MATCH
 from pipeline.run.files import write_json
 
 Json = dict[str, Any]
@@ -27,6 +28,8 @@ class Findings:
     types: Sequence[str]
     """The exported GGUF types; Ollama's plain name is the first."""
     seed: int
+    deciding: str = EXACT_MATCH
+    """The metric that decides which model is better."""
 
 
 def write_findings(folder: Path, findings: Findings) -> None:
@@ -52,7 +55,9 @@ def _results(findings: Findings, task: Asked) -> Json:
         "samples": task.samples,
         "decoding": decoding,
         "engines": scores.engines(),
-        "comparisons": scores.comparisons(pairs_of(list(replies), findings.types)),
+        "comparisons": scores.comparisons(
+            pairs_of(list(replies), findings.types), findings.deciding
+        ),
     }
 
 

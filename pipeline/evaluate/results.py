@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from pipeline.evaluate import intervals
 from pipeline.evaluate.metrics import Measured, Metric
+from pipeline.recipe.metrics import EXACT_MATCH
 
 Floats = NDArray[np.float64]
 Json = dict[str, Any]
 
-COMPARED = ("exact_match", "well_formed", "cross_entropy")
+COMPARED = (EXACT_MATCH, "well_formed", "cross_entropy")
+"""Beside the metric that decides."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,14 @@ class Scores:
             found.setdefault(engine, {})[metric] = self.value(engine, metric).as_json()
         return found
 
-    def comparisons(self, pairs: Sequence[tuple[str, str]]) -> list[Json]:
+    def comparisons(
+        self, pairs: Sequence[tuple[str, str]], deciding: str = EXACT_MATCH
+    ) -> list[Json]:
         """What changed from one engine to another, where both have the metric."""
         return [
             self._comparison(metric, one, other)
             for one, other in pairs
-            for metric in COMPARED
+            for metric in dict.fromkeys((deciding, *COMPARED))
             if (one, metric) in self._items and (other, metric) in self._items
         ]
 

@@ -24,7 +24,9 @@ from pipeline.evaluate.metrics import Metric, all_metrics
 from pipeline.evaluate.publish import Findings, write_findings
 from pipeline.evaluate.shared import Shared, base_key
 from pipeline.evaluate.tasks import Opener, Task, open_tasks
+from pipeline.plans import planned, served
 from pipeline.recipe import Recipe
+from pipeline.recipe.metrics import deciding_metric
 from pipeline.run import Emit, Manifest, Note, Run, describe, versions_of
 from pipeline.run.files import explained_writes, sha256_of_json
 from pipeline.run.folder import NEEDS
@@ -94,7 +96,14 @@ def evaluate(recipe: Recipe, run: Run, base: Base, emit: Emit, means: Means) -> 
         shared.give()
         manifest = _with_engines(run, plan.manifest, list(outcomes))
         with run.publish("eval") as draft:
-            findings = Findings(asked, outcomes, plan.metrics, recipe.export.quantize, recipe.seed)
+            findings = Findings(
+                asked,
+                outcomes,
+                plan.metrics,
+                recipe.export.quantize,
+                recipe.seed,
+                deciding_metric(recipe),
+            )
             write_findings(draft.folder, findings)
             draft.timing["seconds"] = perf_counter() - started
             draft.manifest = replace(manifest, counts=_counts(asked))
@@ -119,12 +128,11 @@ def _planned(recipe: Recipe, run: Run, base: Base, emit: Emit, means: Means) -> 
     for task in tasks:
         inputs |= task.entries
     inputs |= {f"metric/{path.name}": describe(path) for path in means.metric_files}
-    manifest = Manifest(
-        stage="eval",
-        section={"eval": recipe.eval.model_dump(mode="json"), **_settings(recipe, tuned)},
+    asked = planned("eval", recipe, run)
+    manifest = replace(
+        asked,
+        section={**asked.section, "method": tuned.method},
         inputs=inputs,
-        chat_format=encoder.format.fingerprint(),
-        seed=recipe.seed,
         versions=versions_of(*_DECIDING, "rouge-score", "sacrebleu"),
         facts={
             "tasks": {task.name: dict(task.facts) for task in tasks},
@@ -151,26 +159,12 @@ def _announce_differences(plan: _Plan) -> None:
             plan.emit(Note(difference, warning=True))
 
 
-def _settings(recipe: Recipe, tuned: Trained) -> dict[str, object]:
-    """What engines are opened with, of other parts of the recipe."""
-    return {"num_ctx": recipe.num_ctx, "method": tuned.method, "device": recipe.train.device}
-
-
 def _with_engines(run: Run, plan: Manifest, engines: list[str]) -> Manifest:
     """The same plan for these engines; nothing is hashed again."""
     section = {key: value for key, value in plan.section.items() if key != "served"}
-    served = {"served": _served(run)} if "ollama" in engines else {}
-    return replace(plan, section={**section, "engines": engines, **served})
-
-
-def _served(run: Run) -> dict[str, object]:
-    """What this run registered with Ollama, which eval asks: name, digest and parameters."""
-    manifest = run.manifest("serve")
-    if manifest is None:
-        return {}
-    model = manifest.facts["models"][0]
-    known = {key: model[key] for key in ("name", "digest", "served") if key in model}
-    return known | {"parameters": manifest.facts.get("parameters", {})}
+    if "ollama" in engines:
+        section["served"] = served(run)
+    return replace(plan, section={**section, "engines": engines})
 
 
 def _served_too(names: list[str]) -> list[str]:
@@ -212,7 +206,7 @@ def _asked(plan: _Plan, task: Task, kept: Kept) -> Asked:
         decoding=Decoding(asked.max_new_tokens, asked.temperature, top_p, plan.recipe.seed),
         samples=asked.samples,
         leg=BATCHES * asked.batch_size,
-        marks={"ollama": sha256_of_json(_served(plan.run))[:16]},
+        marks={"ollama": sha256_of_json(served(plan.run))[:16]},
     )
 
 
@@ -257,7 +251,8 @@ def _key(plan: _Plan, task: Task) -> str:
     inputs = {n: e for n, e in manifest.inputs.items() if not n.startswith(("task/", "metric/"))}
     content = {name: asdict(entry) for name, entry in (inputs | dict(task.entries)).items()}
     how = asked.model_dump(mode="json", exclude={"tasks", "engines", "metrics"})
-    how |= _settings(plan.recipe, plan.trained) | {"device": plan.trained.device}
+    opened = plan.trained
+    how |= {"num_ctx": plan.recipe.num_ctx, "method": opened.method, "device": opened.device}
     words = [content, how, manifest.chat_format, manifest.seed, manifest.versions]
     return sha256_of_json(words)
 

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from pipeline.engines.trained import shown
+from pipeline.recipe.metrics import EXACT_MATCH, deciding_of
 from pipeline.run import Run
 
 _ALPHA = 0.05
@@ -15,7 +16,7 @@ def published(run: Run) -> Json:
     """results.json and, under `speed`, speed.json; engines in the order of the work.
 
     `method` says how the run was trained: results.json, which has the same names for every method,
-    does not. Raises MissingInput before `pipe eval` has run.
+    does not; `deciding` is the metric that decides. Raises MissingInput before `pipe eval` has run.
     """
     section = run.require("eval").section
     order = section["engines"]
@@ -25,22 +26,25 @@ def published(run: Run) -> Json:
         engines = task["engines"]
         task["engines"] = {name: engines[name] for name in order if name in engines}
     results["method"] = section.get("method")
+    results["deciding"] = deciding_of(section["eval"]["metrics"])
     speed = folder / "speed.json"
     results["speed"] = json.loads(speed.read_text(encoding="utf-8")) if speed.exists() else {}
     return results
 
 
-def in_words(task: Json, method: str | None = None) -> str:
-    """What a task's comparisons of exact match say, in one sentence; empty where there is none.
+def in_words(task: Json, method: str | None = None, deciding: str = EXACT_MATCH) -> str:
+    """What a task's comparisons of the deciding metric say, in one sentence; empty without any.
 
     By the `method` that a run was trained with its tuned model is called.
     """
     engines = task["engines"]
     parts = []
     for each in task["comparisons"]:
-        if each["metric"] == "exact_match":
-            values = [engines[each[side]]["exact_match"]["value"] for side in ("from", "to")]
+        if each["metric"] == deciding:
+            values = [engines[each[side]][deciding]["value"] for side in ("from", "to")]
             say = _gained if each["from"] == "base" else _kept
+            if deciding != EXACT_MATCH:
+                say = _moved
             names = {side: shown(each[side], method) for side in ("from", "to")}
             parts.append(say(each | names, *values))
     return "; ".join(parts)
@@ -52,6 +56,16 @@ def _gained(each: Json, before: float, after: float) -> str:
     return (
         f"{each['to']} answers {after:.1%} right where {each['from']} answered {before:.1%}: "
         f"{points}{_in_percent(before, after)} ({_certainty(each['p_value'])})"
+    )
+
+
+def _moved(each: Json, before: float, after: float) -> str:
+    """Of any other metric, in its own units."""
+    change = each["change"]
+    return (
+        f"{each['to']} has {each['metric']} {after:.3g} where {each['from']} had {before:.3g}: "
+        f"{change['value']:+.3g} ({change['low']:+.3g} to {change['high']:+.3g}) "
+        f"({_certainty(each['p_value'])})"
     )
 
 

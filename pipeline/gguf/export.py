@@ -32,34 +32,25 @@ def export(
     """Export a run's adapter and publish `export/`.
 
     `companions` are small text files that belong beside the GGUFs, the Modelfile above all;
-    `plan` is the manifest without outputs.
+    `plan` is what the manifest says of the recipe and of what is read.
     """
+    versions = versions_of("gguf", "llama-cpp-python", "numba", "numpy")
     with run.publish("export") as draft:
         done = write_types(job, draft.folder, emit)
         for name, text in companions.items():
             (draft.folder / name).write_text(text, encoding="utf-8")
-        draft.manifest = replace(plan, facts={**plan.facts, **done.facts})
+        draft.manifest = replace(plan, versions=versions, facts={**_facts(job), **done.facts})
     emit(Note(f"Exported {', '.join(done.files.values())}."))
     return run.require("export")
 
 
-def planned(job: Job, section: Mapping[str, Any], inputs: Mapping[str, Any], seed: int) -> Manifest:
-    """The manifest that this export will have, without its outputs."""
-    format = job.format
-    return Manifest(
-        stage="export",
-        section=section,
-        inputs=inputs,
-        chat_format=format.fingerprint() if format else {},
-        seed=seed,
-        versions=versions_of("gguf", "llama-cpp-python", "numba", "numpy"),
-        facts={
-            "files": {type: file_name(job.name, type) for type in job.asked.quantize},
-            "license": job.license,
-            "template": format.ollama_template if format else None,
-            "base": {"name": job.base.name, "revision": job.base.revision},
-        },
-    )
+def _facts(job: Job) -> dict[str, Any]:
+    return {
+        "files": {type: file_name(job.name, type) for type in job.asked.quantize},
+        "license": job.license,
+        "template": job.format.ollama_template if job.format else None,
+        "base": {"name": job.base.name, "revision": job.base.revision},
+    }
 
 
 def named_importance(asked: Export) -> dict[str, Entry]:

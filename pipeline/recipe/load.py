@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,15 +45,18 @@ def load(reference: str | None = None, overrides: Iterable[str] = ()) -> Loaded:
 
     Raises RecipeError naming every wrong key at once, with the nearest right name.
     """
-    overlay = Overlay()
-    for source, layer in _layers(choose(reference)):
-        overlay.add(layer, source)
-    for text in overrides:
-        overlay.add(_parse_override(text), "--set")
+    overlay, layers = Overlay(), _layers(choose(reference))
+    see = f"See: pipe recipes show {_whole(path for path, _ in layers[::-1])}"
     try:
+        for path, layer in layers:
+            overlay.add(layer, path.name)
+        for text in overrides:
+            overlay.add(_parse_override(text), "--set")
         recipe = Recipe.model_validate(overlay.values)
     except ValidationError as error:
-        raise RecipeError(_explain(error), "See: pipe recipes show NAME") from None
+        raise RecipeError(_explain(error), see) from None
+    except RecipeError as error:
+        raise RecipeError(error.message, error.hint or see) from None
     values = dict(leaves(recipe.model_dump(mode="json")))
     return Loaded(recipe, values, {key: overlay.origins.get(key, "default") for key in values})
 
@@ -62,9 +66,9 @@ def dump(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _layers(reference: str) -> list[tuple[str, Values]]:
+def _layers(reference: str) -> list[tuple[Path, Values]]:
     """The chain of `extends`, base first."""
-    layers: list[tuple[str, Values]] = []
+    layers: list[tuple[Path, Values]] = []
     seen: set[Path] = set()
     here = Path.cwd()
     next_reference: str | None = reference
@@ -76,8 +80,13 @@ def _layers(reference: str) -> list[tuple[str, Values]]:
         values = _read(path)
         next_reference = values.pop("extends", None)
         here = path.parent
-        layers.append((path.name, values))
+        layers.append((path, values))
     return layers[::-1]
+
+
+def _whole(chain: Iterable[Path]) -> str:
+    """The first built-in recipe of these files, to be shown where one of them is wrong."""
+    return next((path.stem for path in chain if path.parent == _BUILTIN), DEFAULT)
 
 
 def _find(reference: str, here: Path) -> Path:
@@ -93,12 +102,20 @@ def _find(reference: str, here: Path) -> Path:
 
 
 def _read(path: Path) -> Values:
+    here = Path.cwd()
+    shown = path.relative_to(here) if path.is_relative_to(here) else path
+    then = f"then: pipe recipes validate {shlex.quote(str(shown))}"
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        message = f"{shown}, line {line}: {error.problem}."
+        raise RecipeError(message, f"Correct that line, {then}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path} cannot be read: {error}", "Write one: pipe init") from None
+        raise RecipeError(f"{shown} cannot be read: {error}", f"Correct it, {then}") from None
     if not isinstance(values, dict):
-        raise RecipeError(f"Recipe {path} is not a mapping of keys.", "Write one: pipe init")
+        hint = f"Begin it with `extends: {DEFAULT}`, {then}"
+        raise RecipeError(f"{shown} is not a mapping of keys.", hint)
     return values
 
 
@@ -124,7 +141,8 @@ def _explain(error: ValidationError) -> str:
             near = difflib.get_close_matches(location[-1], _fields_at(location[:-1]), 1)
             lines.append(f"unknown key {dotted}" + (f", did you mean {near[0]}?" if near else ""))
         else:
-            lines.append(f"{dotted or 'recipe'}: {problem['msg']}")
+            said = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{dotted or 'recipe'}: {said}")
     return "The recipe does not hold: " + "; ".join(lines)
 
 

@@ -89,7 +89,7 @@ def _number(name: Any, count: int, key: str) -> int:
     if str(name).isdecimal() and int(name) < count:
         return int(name)
     held = f"it has {count}, from 0 on" if count else "it is empty"
-    raise RecipeError(f"{key} has no item {name}; {held}.", "See: pipe recipes show NAME")
+    raise RecipeError(f"{key} has no item {name}; {held}.")
 
 
 def _dotted(key: str, name: Any) -> str:

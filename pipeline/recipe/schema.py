@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.recipe.section import Section
+from pipeline.recipe.section import FolderName, ModelName, Section, Url, VariableName
 from pipeline.recipe.training import Train
 
 QuantType = Literal[
@@ -224,9 +224,7 @@ class Export(Section):
 class Serve(Section):
     """What goes into the Modelfile. R1's own sampling: temperature 0.6, top_p 0.95."""
 
-    name: str = Field(
-        "my-model", pattern=r"^([A-Za-z0-9_][A-Za-z0-9_-]{0,79}/)?[A-Za-z0-9_][\w.-]{0,79}$"
-    )
+    name: ModelName = "my-model"
     temperature: float = Field(0.6, ge=0)
     top_p: float = Field(0.95, gt=0, le=1)
     repeat_penalty: float = Field(1.0, gt=0)
@@ -239,10 +237,10 @@ class Serve(Section):
 class Endpoint(Section):
     """A server that speaks OpenAI's chat completions."""
 
-    url: str = Field(pattern=r"^https?://[^@\s]+$")
+    url: Url
     """Up to and without `/chat/completions`, as http://127.0.0.1:8000/v1."""
     model: str
-    key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    key_env: VariableName | None = None
     """The environment variable that holds the key; the key itself stands in no file."""
 
 
@@ -277,7 +275,7 @@ class Evaluate(Section):
 
 
 class Recipe(Section):
-    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
+    name: FolderName
     description: str = ""
     seed: int = Field(3407, ge=0)
     model: Model

@@ -22,11 +22,13 @@ from pipeline.report.axes import (
     text_width,
     vertical,
 )
+from pipeline.report.histogram import Bins
 from pipeline.report.labels import Box, place
 from pipeline.report.words import Value, finite, number, share, tokens
 
 MOST_POINTS = 240
 """A curve of more is drawn as means of equally many points."""
+_NAMED_BINS = 8
 _STEEP = 20.0
 """From this ratio of the largest to the smallest value on, a curve needs a logarithmic axis."""
 
@@ -235,9 +237,9 @@ def interval_bar(
     return markup(svg)
 
 
-def lengths_chart(lengths: Mapping[str, Any], limit: int | None) -> Chart | None:
+def lengths_chart(bins: Bins, limit: int | None) -> Chart | None:
     """How many rows have how many tokens, and the longest that trains."""
-    edges, rows = list(lengths["edges"]), list(lengths["rows"])
+    edges, rows = bins.edges, bins.rows
     used = [place_ for place_, count in enumerate(rows) if count]
     if not used:
         return None
@@ -246,20 +248,22 @@ def lengths_chart(lengths: Mapping[str, Any], limit: int | None) -> Chart | None
     y = Scale(0, 1.06 * max(rows), *(vertical(0, 1).start, vertical(0, 1).end))
     svg = canvas("Rows by their length in tokens: " + _bins_told(edges, rows, used))
     frame(svg, x, y, (lambda _: "", number), ("tokens of a row", "rows"))
+    every = -(-(last - first + 1) // _NAMED_BINS)
     for bin_ in range(first, last + 1):
         top = y(rows[bin_])
         bar = add(svg, "g", cls="c2 spot")
         width = x(bin_ + 1) - x(bin_) - 2
         add(bar, "rect", cls="bar", x=x(bin_) + 1, y=top, width=width, height=y.start - top, rx=2)
         add(bar, "title", f"{_bin(edges, bin_)}: {rows[bin_]:,} rows")
-        spare = (last - first) > 7 and (bin_ - first) % 2
-        if not spare:
+        if (bin_ - first) % every == 0:
             add(svg, "text", tokens(edges[bin_]), cls="tick middle", x=x(bin_), y=y.start + 17)
-    if limit is not None and limit in edges and first < edges.index(limit) <= last + 1:
+    drawn = limit is not None and limit in edges and first < edges.index(limit) <= last + 1
+    if limit is not None and drawn:
         at = x(edges.index(limit))
         add(svg, "line", cls="limit", x1=at, x2=at, y1=y.end, y2=y.start)
         add(svg, "text", f"limit {tokens(limit)}", cls="tick end", x=at - 5, y=y.end + 10)
-    return Chart("Length of the rows", markup(svg), "as they came, before any was dropped")
+    note = bins.of if drawn or limit is None else f"{bins.of}; the limit is {tokens(limit)}"
+    return Chart("Length of the rows", markup(svg), note)
 
 
 def _bin(edges: Sequence[int], bin_: int) -> str:

@@ -10,12 +10,13 @@ from pipeline.report import compare_words as told
 from pipeline.report.axes import WIDTH, Scale, add, canvas, markup
 from pipeline.report.charts import Chart, interval_bar
 from pipeline.report.compare_words import Results, Row
+from pipeline.report.deciding import comparison
 from pipeline.report.gather import gather
 from pipeline.report.render import write_page
-from pipeline.report.summary import Answer, comparison, verdict
+from pipeline.report.summary import Answer, in_words, verdict
 from pipeline.report.training import training_charts
 from pipeline.report.view import RunView
-from pipeline.report.words import finite, metric, number, odds, plural, share
+from pipeline.report.words import finite, metric, number, odds, share
 from pipeline.run import Run
 from pipeline.run.studies import study_command
 
@@ -105,8 +106,7 @@ def _gained(results: Results, row: Row, view: RunView) -> Answer | None:
         ("before", kind.shown(before), interval_bar(before, 0.0, _top(results), 1, 320)),
         ("after", kind.shown(after), interval_bar(after, 0.0, _top(results), 2, 320)),
     ]
-    asked = plural(int(results["questions"]), "question")
-    answer.text.append(f"{kind.label} on {asked} that training never saw; lines are 95% intervals.")
+    answer.text.append(in_words(str(row["metric"]), int(results["questions"]), test))
     return answer
 
 

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.engines.trained import FULL
+from pipeline.recipe.metrics import EXACT_MATCH
 from pipeline.report.words import Metric, duration, finite, metric, number, share
 
 Row = Mapping[str, Any]
 Results = Mapping[str, Any]
 
-EXACT_MATCH = "exact_match"
 NOTHING = "–"
 _COLUMNS = (
     "Variant",

@@ -75,6 +75,8 @@ def _look(view: RunView, stage: Stage) -> None:
         view.gaps[stage] = Gap(_GAPS[stage], view.command(MADE_BY[stage].removeprefix("pipe ")))
         return
     view.manifests[stage] = manifest
+    if gone := [name for name in run.freed(stage) if name in manifest.outputs]:
+        view.freed[stage] = gone
     try:
         run.require(stage, complete=False)
     except ChangedInput as error:
@@ -151,12 +153,6 @@ def answers_of(view: RunView, task: str) -> Iterator[dict[str, Any]]:
 def _answers(view: RunView) -> Iterator[dict[str, Any]]:
     path = view.run.folder("eval") / "answers.jsonl"
     return read_jsonl(path) if "eval" in view.manifests and path.exists() else iter(())
-
-
-def is_right(answer: Mapping[str, Any]) -> bool | None:
-    """None where the answer was not graded."""
-    graded = answer.get("metrics", {}).get("exact_match")
-    return None if graded is None else graded >= 0.5
 
 
 def _recipe(run: Run) -> dict[str, Any]:

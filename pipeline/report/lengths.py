@@ -6,12 +6,15 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from pipeline.report.histogram import Bins, bins_of
 from pipeline.report.words import tokens
 from pipeline.run import Run
 from pipeline.run.files import write_text
 
 _KEPT, _DROPPED = "#3b6fd4", "#b9bec9"
 _COLOURS = ("#d1495b", "#edae49", "#8d6cab", "#66a182", "#2e4057", "#c97b4a", "#7a9e9f", "#9c3848")
+_TICKS = 15
+"""At most, below the lengths."""
 _NAMED = len(_COLOURS)
 """Reasons with a colour of their own; the rest are taken together."""
 
@@ -38,7 +41,7 @@ def draw_data(run: Run) -> Path:
         lengths, fates = figure.subplots(
             2, 1, height_ratios=(2.2, 0.5 + 0.45 * len(stats["sources"]))
         )
-        _draw_lengths(lengths, stats)
+        _draw_lengths(lengths, bins_of(run, stats), stats)
         _draw_fates(fates, stats["sources"])
         text = StringIO()
         figure.savefig(
@@ -49,13 +52,15 @@ def draw_data(run: Run) -> Path:
     return path
 
 
-def _draw_lengths(axes: Any, stats: dict[str, Any]) -> None:
-    """A histogram of all well-formed rows, with the share beyond each context length."""
-    edges, rows = stats["lengths"]["edges"], stats["lengths"]["rows"]
-    names = [tokens(edge) for edge in edges]
-    axes.bar(range(len(rows)), rows, width=0.95, align="edge", color=_KEPT)
-    axes.set_xticks(range(len(edges)), names)
+def _draw_lengths(axes: Any, bins: Bins, stats: dict[str, Any]) -> None:
+    """A histogram, with the share of all well-formed rows beyond each context length."""
+    axes.bar(range(len(bins.rows)), bins.rows, width=0.95, align="edge", color=_KEPT)
+    every = -(-len(bins.edges) // _TICKS)
+    axes.set_xticks(
+        range(0, len(bins.edges), every), [tokens(edge) for edge in bins.edges[::every]]
+    )
     axes.set_ylabel("rows")
+    axes.set_xlabel(f"tokens, {bins.of}")
     axes.set_title("\n".join(_told(stats)), loc="left", fontsize=9)
     _bare(axes)
 
@@ -63,7 +68,8 @@ def _draw_lengths(axes: Any, stats: dict[str, Any]) -> None:
 def _told(stats: dict[str, Any]) -> list[str]:
     """The share of rows beyond each context length, and the training rows' percentiles."""
     beyond = sorted((int(limit), share) for limit, share in stats["lengths"]["longer_than"].items())
-    shares = ", ".join(f"{share:.1%} over {tokens(limit)}" for limit, share in beyond)
+    some = [f"{share:.1%} over {tokens(limit)}" for limit, share in beyond if share]
+    shares = ", ".join(some) or f"none over {tokens(beyond[0][0])}"
     lines = [f"tokens of a row, as it came: {shares}"]
     if train := stats["tokens"]["train"]:
         names = ("p5", "p25", "p50", "p75", "p90", "p95", "p99", "max")

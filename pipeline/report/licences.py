@@ -57,7 +57,7 @@ def _of_data(source: Mapping[str, Any]) -> Duty:
         texts.append("name who made it.")
     if not licence:
         return Duty(of, "", "the licence is not known here.", False)
-    return Duty(of, licence, " ".join(texts) or "none known.", bool(duties))
+    return Duty(of, licence, " ".join(texts) or "no duties known.", bool(duties))
 
 
 def told(view: RunView) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from pipeline import __version__
+from pipeline.card.licences import of_data
 from pipeline.report.charts import (
     Point,
     divergence_chart,
@@ -15,13 +16,15 @@ from pipeline.report.charts import (
     points_chart,
     shares_bar,
 )
+from pipeline.report.deciding import comparisons, main_metric
 from pipeline.report.gather import gather
+from pipeline.report.histogram import bins_of
 from pipeline.report.licences import duties_of
 from pipeline.report.prices import scatters
 from pipeline.report.render import write_page
 from pipeline.report.reproduce import commands, pinned_recipe, provenance
 from pipeline.report.samples import LONGEST, samples
-from pipeline.report.summary import gate_counts, main_metric, summary
+from pipeline.report.summary import gate_counts, summary
 from pipeline.report.training import aloud, forgetting, training_charts
 from pipeline.report.view import Gap, RunView
 from pipeline.report.words import Value, finite, metric, metrics_of, number, odds, share, size
@@ -65,7 +68,7 @@ def write_report(run: Run, options: str | None = None) -> tuple[Path, list[Gap]]
         recipe=pinned_recipe(view),
         provenance=provenance(view),
     )
-    return path, [*view.gaps.values(), *view.warnings]
+    return path, [*view.gaps.values(), *view.warnings, *view.freed_gaps]
 
 
 def _data(view: RunView) -> dict[str, Any]:
@@ -78,14 +81,14 @@ def _data(view: RunView) -> dict[str, Any]:
     read = [*facts.get("sources", ()), *filter(None, [facts.get("test"), facts.get("general")])]
     known = {(each["dataset"], each.get("config")): each for each in read}
     return {
-        "lengths": lengths_chart(stats["lengths"], limit),
+        "lengths": lengths_chart(bins_of(view.run, stats), limit),
         "tokens": {split: found for split, found in stats["tokens"].items() if found},
         "supervised": stats.get("supervised_tokens", {}),
         "rows": stats["rows"],
         "sources": [
-            source
-            | {"bar": _fate(source), "fact": known.get((source["dataset"], source["config"]), {})}
+            source | {"bar": _fate(source), "licence": of_data(fact), "duties": fact.get("duties")}
             for source in stats["sources"]
+            for fact in [known.get((source["dataset"], source["config"]), source)]
         ],
     }
 
@@ -105,7 +108,7 @@ def _task(view: RunView, name: str, task: Mapping[str, Any]) -> dict[str, Any]:
     """One task's table: the deciding metric with its bar, some beside it, all of them folded."""
     engines = task["engines"]
     names = metrics_of(engines)
-    first = names[0] if names else ""
+    first = main_metric(view, engines)
     return {
         "name": name,
         "items": task.get("items", 0),
@@ -119,7 +122,7 @@ def _task(view: RunView, name: str, task: Mapping[str, Any]) -> dict[str, Any]:
         "bars": {each: _bars(each, engines) for each in names},
         "comparisons": [
             each | {"words": odds(each.get("p_value"), each["change"])}
-            for each in task.get("comparisons") or ()
+            for each in comparisons(view, name)
         ],
     }
 
@@ -142,9 +145,9 @@ def _quality(view: RunView) -> dict[str, Any]:
     name = main_metric(view)
     speed = view.speed.get(view.lead, {})
     values: dict[str, Value] = {
-        kind: value for kind in view.files if (value := view.engines.get(kind, {}).get(name or ""))
+        kind: value for kind in view.files if (value := view.engines.get(kind, {}).get(name))
     }
-    label, form = metric(name or "").label, metric(name or "").form
+    label, form = metric(name).label, metric(name).form
     by_size = [Point(k, view.sizes[k], v, 2) for k, v in values.items() if k in view.sizes]
     rates = {kind: speed.get(kind, {}).get("tokens_per_s") for kind in values}
     by_speed = [Point(k, rates[k], v, 2) for k, v in values.items() if rates[k]]
@@ -183,9 +186,8 @@ def _files(view: RunView) -> list[dict[str, Any]]:
         manifest = view.manifests.get(stage)
         for name, entry in manifest.outputs.items() if manifest else ():
             if stage == "export" or name.endswith(".safetensors"):
-                found.append(
-                    {"name": f"{stage}/{name}", "bytes": entry.bytes, "sha256": entry.sha256}
-                )
+                file = {"name": f"{stage}/{name}", "bytes": entry.bytes, "sha256": entry.sha256}
+                found.append(file | {"freed": name in view.freed.get(stage, ())})
     first = [f"export/{file}" for file in view.files.values()]
     return sorted(
         found, key=lambda file: first.index(file["name"]) if file["name"] in first else 99

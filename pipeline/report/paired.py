@@ -1,10 +1,11 @@
-"""Two runs asked the same questions: is the difference more than chance?"""
+"""The same questions asked twice: is the difference of a metric more than chance?"""
 
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.recipe.metrics import EXACT_MATCH, KNOWN
 from pipeline.report.gather import answers_of, rows_of
 from pipeline.report.view import RunView
 from pipeline.report.words import finite
@@ -23,40 +24,62 @@ class Paired:
 
     def as_comparison(self) -> dict[str, Any]:
         """As `pipe eval` writes one."""
-        return {"change": self.change, "p_value": self.p_value}
+        return {"change": self.change, "p_value": self.p_value, "test": self.test}
 
 
-def paired_tests(one: RunView, other: RunView, task: str) -> dict[str, Paired]:
-    """Engine -> the test of its right answers, where both runs asked it the same questions.
+def paired_tests(
+    one: RunView, other: RunView, task: str, metric: str = EXACT_MATCH
+) -> dict[str, Paired]:
+    """Engine -> the test of a metric of its answers, where both runs asked it the same questions.
 
     Held-out rows count where id and text are the same in both. Another task's questions are not
     in the run: they are the same where both recorded the same content of it, else none counts.
     """
     if task != "test" and not _same_task(one, other, task):
         return {}
-    first, second = _shares(one, task), _shares(other, task)
-    same = _same_rows(one, other) if task == "test" else None
+    first, second = _values_of(one, task, metric), _values_of(other, task, metric)
+    if task == "test":
+        same = _same_rows(one, other)
+        first = {e: {id: v for id, v in each.items() if id in same} for e, each in first.items()}
     samples = max(int(view.tasks[task].get("samples", 1)) for view in (one, other))
-    found = {}
-    for engine in first:
-        common = sorted(
-            id
-            for id in first[engine].keys() & second.get(engine, {}).keys()
-            if same is None or id in same
-        )
-        if common:
-            found[engine] = compare(
-                [first[engine][id] for id in common],
-                [second[engine][id] for id in common],
-                samples,
-            )
-    return found
+    tests = {
+        engine: _compare_values(first[engine], second.get(engine, {}), metric, samples)
+        for engine in first
+    }
+    return {engine: test for engine, test in tests.items() if test}
 
 
-def compare(first: list[float], second: list[float], samples: int = 1) -> Paired:
-    """Paired shares, 0 to 1 a question, in the same order; tested as `pipe eval` tests engines.
+def _compare_values(
+    first: Mapping[str, float], second: Mapping[str, float], metric: str, samples: int
+) -> Paired | None:
+    """Question -> the mean over its replies, twice; None where both have no common question."""
+    common = sorted(first.keys() & second.keys())
+    if not common:
+        return None
+    is_share = metric in KNOWN and KNOWN[metric].is_share
+    one, other = ([each[id] for id in common] for each in (first, second))
+    return compare(one, other, samples, is_share=is_share)
 
-    `samples` were asked of each question; of one only, a share is right or wrong.
+
+def _values_of(view: RunView, task: str, metric: str) -> dict[str, dict[str, float]]:
+    """Engine -> question -> the mean of the metric over its replies."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for answer in answers_of(view, task):
+        value = answer.get("metrics", {}).get(metric)
+        if finite(value):
+            found[answer["engine"]][answer["id"]].append(float(value))
+    return {
+        engine: {id: sum(each) / len(each) for id, each in values.items()}
+        for engine, values in found.items()
+    }
+
+
+def compare(
+    first: list[float], second: list[float], samples: int = 1, *, is_share: bool = True
+) -> Paired:
+    """Paired values of each question, in the same order; tested as `pipe eval` tests engines.
+
+    Of a share, such as right answers, values are 0 to 1; with one of `samples` a question, 0 or 1.
     """
     import numpy as np
 
@@ -65,26 +88,17 @@ def compare(first: list[float], second: list[float], samples: int = 1) -> Paired
     one, other = np.array(first), np.array(second)
     change = other - one
     mean = float(change.mean())
-    low, high = intervals.change_interval(change, _SEED)
-    if samples == 1:
+    if is_share:
+        low, high = intervals.change_interval(change, _SEED)
+    else:
+        sums = intervals.resampled_sums(change[:, None], _SEED)[:, 0]
+        low, high = intervals.percentile_range(sums / len(change))
+    if is_share and samples == 1:
         p_value, test = intervals.mcnemar(one == 1, other == 1), "McNemar, exact"
     else:
         p_value, test = intervals.sign_flip(change, _SEED), "sign-flip permutation"
     found = {"value": mean, "low": min(low, mean), "high": max(high, mean)}
     return Paired(len(change), found, p_value, test)
-
-
-def _shares(view: RunView, task: str) -> dict[str, dict[str, float]]:
-    """Engine -> id -> the share of its samples that were right."""
-    graded: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for answer in answers_of(view, task):
-        right = answer.get("metrics", {}).get("exact_match")
-        if finite(right):
-            graded[answer["engine"]][answer["id"]].append(float(right))
-    return {
-        engine: {id: sum(each) / len(each) for id, each in found.items()}
-        for engine, found in graded.items()
-    }
 
 
 def _same_task(one: RunView, other: RunView, task: str) -> bool:

@@ -8,8 +8,7 @@ from xml.etree.ElementTree import Element
 from markupsafe import Markup
 
 from pipeline.chat import ChatFormat, chat_format, parse_reply
-from pipeline.evaluate.metrics import METRICS
-from pipeline.evaluate.number_metrics import is_hit, is_near, number_in, said_number
+from pipeline.recipe.metrics import KNOWN
 from pipeline.report.axes import add, canvas, frame, horizontal, markup, vertical
 from pipeline.report.gather import answers_of, rows_of
 from pipeline.report.view import RunView
@@ -17,7 +16,7 @@ from pipeline.report.words import metric, number, plural
 
 Kind = Literal["hit", "near", "miss"]
 KINDS: tuple[Kind, ...] = ("hit", "near", "miss")
-FIGURES = tuple(each.name for each in METRICS if each.on_request)
+FIGURES = tuple(each.name for each in KNOWN.values() if each.on_request)
 MOST_POINTS = 400
 """Drawn of each engine, the first of them: more would hide one another."""
 _CALLED: Mapping[Kind, str] = {"hit": "hits", "near": "near", "miss": "missed"}
@@ -60,6 +59,8 @@ def scatters(view: RunView) -> dict[str, list[Scatter]]:
 
 def _points(view: RunView, name: str, task: Mapping[str, Any]) -> dict[str, list[Point]]:
     """Engine -> the first answer to each question whose true number is known."""
+    from pipeline.evaluate.number_metrics import number_in
+
     format = chat_format(view.recipe.get("chat", {}).get("format", "llama3.2-reasoning"))
     rows = {row["id"]: row.get("reference") or row.get("answer") for row in rows_of(view)}
     relative = not any("hit_rate" in scores for scores in task["engines"].values())
@@ -74,6 +75,8 @@ def _points(view: RunView, name: str, task: Mapping[str, Any]) -> dict[str, list
 
 
 def _point(answer: Mapping[str, Any], true: float, format: ChatFormat, *, relative: bool) -> Point:
+    from pipeline.evaluate.number_metrics import said_number
+
     said = said_number(parse_reply(answer["text"], format).answer)
     return Point(str(answer["id"]), true, said, kind_of(said, true, relative=relative))
 
@@ -81,6 +84,8 @@ def _point(answer: Mapping[str, Any], true: float, format: ChatFormat, *, relati
 def kind_of(said: float, true: float, *, relative: bool) -> Kind:
     """Hit as the hit rate counts it, by its share alone where `relative`; near up to twice as far
     off."""
+    from pipeline.evaluate.number_metrics import is_hit, is_near
+
     hit = is_near if relative else is_hit
     closer = true + (said - true) / _NEAR
     if hit(said, true):

@@ -87,7 +87,9 @@ def _quality(rows: Sequence[Row]) -> Chart | None:
     y = Scale(max(0.0, y.low), min(1.0, y.high), y.start, y.end) if kind.form is share else y
     said = [f"{kind.shown(row['score'])} ({kind.between(row['score'])})" for row in scored]
     svg = _scatter(scored, (values, said), y, (kind.label, kind.form))
-    return Chart("Memory against quality", svg, "point at a row for its 95% interval", _LEGEND)
+    return Chart(
+        f"{kind.label} by bytes of weights", svg, "point at a row for its 95% interval", _LEGEND
+    )
 
 
 def _divergences(rows: Sequence[Row]) -> Chart | None:
@@ -103,7 +105,7 @@ def _divergences(rows: Sequence[Row]) -> Chart | None:
     ]
     svg = _scatter(known, (values, said), y, ("nats a token", lambda value: f"{value:.0e}"))
     note = "from 16 bits; logarithmic; less is nearer"
-    return Chart("Memory against KL divergence", svg, note, _LEGEND[1:])
+    return Chart("KL divergence by bytes of weights", svg, note, _LEGEND[1:])
 
 
 def _scatter(
@@ -134,9 +136,9 @@ def _scatter(
 
 
 def _heat_map(rows: Sequence[Row], layers: Layers) -> Chart | None:
-    """Rows of methods, columns of matrices; the darker, the larger the error, on a log scale.
+    """Rows of methods, columns of matrices; the larger the error, the stronger the colour.
 
-    Files in 16 bits are left out: their errors are the last bits of a merge.
+    On a logarithmic scale. Files in 16 bits are left out: their errors are a merge's last bits.
     """
     shown = [r for r in rows if r["method"] in layers and r["bits_per_quantized_weight"] < 16]
     names = sorted({name for row in shown for name in layers[row["method"]]}, key=_order)
@@ -151,7 +153,8 @@ def _heat_map(rows: Sequence[Row], layers: Layers) -> Chart | None:
     for line, row in enumerate(shown):
         _draw_line(svg, row, (names, layers[row["method"]]), (x, depth, TOP + _LINE * line))
     _draw_layers(svg, names, x, TOP + _LINE * len(shown))
-    note = f"darker is more, from {number(min(values))} to {number(max(values))}; right the mean"
+    span = f"{number(min(values))} to {number(max(values))}"
+    note = f"stronger is more, from {span}; blank is kept in 16 bits; right the mean"
     return Chart("Error of each weight matrix", markup(svg), note)
 
 

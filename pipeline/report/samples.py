@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.chat import ChatFormat, chat_format, parse_reply
-from pipeline.report.gather import answers_of, is_right, rows_of
+from pipeline.report.gather import answers_of, rows_of
 from pipeline.report.view import RunView
 
 LONGEST = 4000
@@ -102,7 +102,7 @@ def _choose(view: RunView, task: str) -> list[Sample]:
     for answer in _first_samples(view, task):
         if answer["engine"] in ("base", view.tuned):
             is_base = answer["engine"] == "base"
-            graded[answer["id"]]["base" if is_base else "tuned"] = is_right(answer)
+            graded[answer["id"]]["base" if is_base else "tuned"] = _is_right(answer)
             if not is_base:
                 graded[answer["id"]]["cut"] = not answer.get("stopped", True)
     kinds: dict[str, list[str]] = defaultdict(list)
@@ -114,6 +114,13 @@ def _choose(view: RunView, task: str) -> list[Sample]:
     return [
         Sample(task, id, _TITLES[kind]) for kind in _WANTED for id in kinds[kind][: counts[kind]]
     ]
+
+
+def _is_right(answer: Mapping[str, Any]) -> bool | None:
+    """A hit, where the hit rate was asked for, else an exact match; None where not graded."""
+    found = answer.get("metrics", {})
+    graded = found.get("hit_rate", found.get("exact_match"))
+    return None if graded is None else graded >= 0.5
 
 
 def _kind(each: Mapping[str, Any]) -> str:
@@ -133,7 +140,7 @@ def _together(answers: Iterable[Mapping[str, Any]], format: ChatFormat) -> list[
     """Engines that said the same, in one; in the order given."""
     by_text: dict[tuple[str, bool | None, bool], Said] = {}
     for answer in answers:
-        stopped, right = bool(answer.get("stopped", True)), is_right(answer)
+        stopped, right = bool(answer.get("stopped", True)), _is_right(answer)
         key = (answer["text"], right, stopped)
         if key in by_text:
             by_text[key].engines.append(answer["engine"])

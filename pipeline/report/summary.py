@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from markupsafe import Markup
 
-from pipeline.engines.trained import FULL
+from pipeline.engines.trained import FULL, TUNED
 from pipeline.report.charts import interval_bar
+from pipeline.report.deciding import comparison, main_metric
 from pipeline.report.licences import told
 from pipeline.report.view import Gap, RunView
 from pipeline.report.words import (
@@ -18,9 +19,9 @@ from pipeline.report.words import (
     finite,
     listed,
     metric,
-    metrics_of,
     number,
     plural,
+    share,
     size,
 )
 
@@ -108,19 +109,6 @@ def _took(log: Mapping[str, Any]) -> str:
     return took + (f", with {size(peak)} of memory at the peak" if peak else "")
 
 
-def comparison(view: RunView, name: str, before: str, after: str) -> dict[str, Any]:
-    """The paired test of `pipe eval` on the leading task; empty where it made none."""
-    wanted = (name, before, after)
-    made = view.results.get("comparisons") or []
-    found = (each for each in made if (each["metric"], each["from"], each["to"]) == wanted)
-    return dict(next(found, {}))
-
-
-def main_metric(view: RunView) -> str | None:
-    """The metric that decides: accuracy where it was measured, else the first there is."""
-    return next(iter(metrics_of(view.engines)), None)
-
-
 def verdict(name: str, before: Value, after: Value, test: Mapping[str, Any]) -> tuple[str, Tone]:
     """Better, worse or neither: by the paired test, else by intervals that do not meet.
 
@@ -149,7 +137,7 @@ def _minus(one: float | None, other: float | None) -> float | None:
 def _better(view: RunView) -> Answer:
     answer = Answer("Did it get better?", "Not measured")
     name, tuned = main_metric(view), view.tuned
-    if name is None or tuned is None:
+    if not name or tuned is None:
         return _gap(answer, view.gap("eval"))
     if "base" not in view.engines:
         found = f"{metric(name).label} {metric(name).shown(view.engines[tuned].get(name))}"
@@ -172,12 +160,12 @@ def _compared(view: RunView, name: str, tuned: str, answer: Answer) -> Answer:
     if doubt := view.doubt("eval"):
         word, answer.tone = doubt, "warn"
     answer.headline = f"{word}: {kind.shown(before)} → {kind.shown(after)}"
-    top = 1.0 if kind.shown({"value": 1}) == "100.0%" else _top(before, after)
+    top = 1.0 if kind.form is share else _top(before, after)
     answer.bars = [
         ("before", kind.shown(before), interval_bar(before, 0.0, top, 1, 320)),
         ("after", kind.shown(after), interval_bar(after, 0.0, top, 2, 320)),
     ]
-    answer.text.append(_in_words(view, name, test))
+    answer.text.append(in_words(name, int(view.results["items"]), test))
     answer.text.append(_well_formed(view, tuned))
     return answer
 
@@ -187,9 +175,11 @@ def _top(*values: Value) -> float:
     return max((end for end in ends if finite(end)), default=0.0) or 1.0
 
 
-def _in_words(view: RunView, name: str, test: Mapping[str, Any]) -> str:
-    kind, items = metric(name), plural(int(view.results["items"]), "question")
-    asked = f"{kind.label} on {items} that training never saw"
+def in_words(name: str, questions: int, test: Mapping[str, Any]) -> str:
+    """What was asked of whom, by how much the metric changed, and whether that may be chance."""
+    kind, items = metric(name), plural(questions, "question")
+    less = ", less is better," if kind.better == "lower" else ""
+    asked = f"{kind.label}{less} on {items} that training never saw"
     if not test:
         return f"{asked}; lines are 95% intervals."
     change = test["change"]
@@ -248,19 +238,22 @@ def _gates(view: RunView, answer: Answer) -> None:
 
 
 def quantization_cost(view: RunView) -> str:
-    """What the file that Ollama gets lost against the tuned model in 16 bits."""
+    """What the file that Ollama gets lost: in score against the tuned model, which an adapter is
+    beside the base that it was trained on, and in KL divergence against that merged in 16 bits."""
     kind = next(iter(view.files), None)
     if kind is None:
         return ""
     kl = view.checks.get("precision", {}).get(kind, {}).get("kl")
-    cost = [_lost(view, kind), "" if kl is None else f"KL divergence {number(kl)}"]
-    return f"Quantizing to {kind} costs: {'; '.join(filter(None, cost))}." if any(cost) else ""
+    lost, far = _lost(view, kind), "" if kl is None else f"KL divergence {number(kl)} from 16 bits"
+    what = "Merging and quantizing" if lost and view.tuned == TUNED else "Quantizing"
+    said = "; ".join(filter(None, (lost, far)))
+    return f"{what} to {kind} costs: {said}." if said else ""
 
 
 def _lost(view: RunView, kind: str) -> str:
     """The change of the deciding metric; empty where not both were measured."""
     name, tuned = main_metric(view), view.tuned
-    if name is None or tuned is None or tuned == kind:
+    if not name or tuned is None or tuned == kind:
         return ""
     before, after = (view.engines.get(each, {}).get(name) for each in (tuned, kind))
     change = _minus(after and after.get("value"), before and before.get("value"))
@@ -282,11 +275,15 @@ def _run_it(view: RunView) -> Answer:
         (f"{kind}, {size(view.sizes[kind])}; " if kind else "")
         + f"a context of {context:,} tokens, temperature {serve.get('temperature', 'unset')}."
     )
-    answer.text.append("In Ollama; or in this terminal, without a server.")
+    gone = kind is not None and view.files[kind] in view.freed.get("export", ())
+    again = ", once its file, which pipe clean freed, is made again" if gone else ""
+    answer.text.append(f"In Ollama; or in this terminal, without a server{again}.")
     if view.served:
         answer.commands = [f"ollama run {view.served}"]
     else:
         answer.commands = [view.command("register"), f"ollama run {view.serve_name}"]
+    if gone:
+        answer.commands.append(view.command("export"))
     answer.commands.append(view.command("chat"))
     return answer
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from pipeline import __version__
 from pipeline.recipe import leaves
+from pipeline.recipe.metrics import has_each
+from pipeline.report.deciding import main_metric
 from pipeline.report.gather import gather
 from pipeline.report.paired import Paired, paired_tests
 from pipeline.report.render import write_page
@@ -37,6 +39,8 @@ from pipeline.run import Run
 
 _NOTHING = "–"
 Engines = Mapping[str, Mapping[str, Any]]
+Tested = tuple[str, Mapping[str, Paired]]
+"""The metric that decides, and its test of each engine."""
 
 
 def write_versus(one: Run, other: Run) -> tuple[Path, list[Gap]]:
@@ -48,7 +52,8 @@ def write_versus(one: Run, other: Run) -> tuple[Path, list[Gap]]:
     names = _names(one, other)
     task = next((name for name in views[0].tasks if name in views[1].tasks), None)
     engines = tuple(view.tasks[task]["engines"] if task else {} for view in views)
-    tests = paired_tests(*views, task) if task else {}
+    deciding = main_metric(views[0], engines[0])
+    tests = paired_tests(*views, task, deciding) if task else {}
     path = write_page(
         one.root.parent / f"report-{one.name}-vs-{other.name}.html",
         "versus.html.jinja",
@@ -56,18 +61,20 @@ def write_versus(one: Run, other: Run) -> tuple[Path, list[Gap]]:
         names=names,
         views=views,
         warnings=_warnings(views, names),
-        headline=_doubted(_headline(views, engines, names, tests), views, names),
+        headline=_doubted(_headline(views, engines, names, (deciding, tests)), views, names),
         answers=_answers(views, names),
         facts=list(_facts(views)),
         changes=_changes(views),
         task=task,
-        scores=list(_scores(views, engines, tests)),
-        metric=next(iter(metrics_of(engines[0])), ""),
+        scores=list(_scores(views, engines, (deciding, tests))),
+        metric=deciding,
         charts=training_charts(list(zip(names, views, strict=True))),
         sizes=_sizes(views),
         gates=_gates(views),
     )
-    return path, [gap for view in views for gap in (*view.gaps.values(), *view.warnings)]
+    return path, [
+        gap for view in views for gap in (*view.gaps.values(), *view.warnings, *view.freed_gaps)
+    ]
 
 
 def _names(one: Run, other: Run) -> tuple[str, str]:
@@ -83,7 +90,7 @@ def _warnings(views: tuple[RunView, RunView], names: tuple[str, str]) -> list[Ga
     return [
         Gap(f"{name}: {gap.text}", gap.command)
         for name, view in zip(names, views, strict=True)
-        for gap in (*view.warnings, *view.gaps.values())
+        for gap in (*view.warnings, *view.gaps.values(), *view.freed_gaps)
     ]
 
 
@@ -96,16 +103,17 @@ def _headline(
     views: tuple[RunView, RunView],
     engines: Sequence[Engines],
     names: tuple[str, str],
-    tests: Mapping[str, Paired],
+    tested: Tested,
 ) -> Answer:
     """Which tuned model is the better one."""
+    name, tests = tested
     answer = Answer("Which is better?", "No task was measured in both", "warn")
     common = [name for name in engines[0] if name in engines[1] and name != "base"]
-    engine, name = next(iter(common), ""), next(iter(metrics_of(engines[0])), "")
+    engine = next(iter(common), "")
     first, second = (each.get(engine, {}).get(name) for each in engines)
     if not first or not second:
         return answer
-    kind, test = metric(name), tests.get(engine) if name == "exact_match" else None
+    kind, test = metric(name), tests.get(engine)
     word, tone = verdict(name, first, second, test.as_comparison() if test else {})
     heads: dict[Tone, str] = {"good": names[1], "bad": names[0]}
     answer.headline = heads.get(tone, word)
@@ -117,8 +125,8 @@ def _headline(
 
 
 def _tested(name: str, test: Paired | None) -> str:
-    if name != "exact_match":
-        return "Only right answers are tested question by question; here the intervals tell."
+    if not has_each(name):
+        return "It is of all answers together, which no paired test can tell: see the intervals."
     if test is None:
         return "Nothing shows that they were asked the same questions, so only the intervals tell."
     kind = metric(name)
@@ -214,17 +222,18 @@ def _said(value: Any) -> str:
 
 
 def _scores(
-    views: tuple[RunView, RunView], engines: Sequence[Engines], tests: Mapping[str, Paired]
+    views: tuple[RunView, RunView], engines: Sequence[Engines], tested: Tested
 ) -> Iterator[dict[str, Any]]:
     """One row for each engine and metric that both runs have; the deciding metric's tested."""
     first, second = engines
+    deciding, tests = tested
     for name in metrics_of(first):
         for engine in first:
             before, after = first[engine].get(name), second.get(engine, {}).get(name)
             values = [each.get("value") for each in (before, after) if each]
             if len(values) < 2 or None in values:
                 continue
-            test = tests.get(engine) if name == "exact_match" else None
+            test = tests.get(engine) if name == deciding else None
             yield {
                 "metric": name,
                 "engine": _shown(views, engine),

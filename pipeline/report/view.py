@@ -1,10 +1,11 @@
 """What is known of a run: what its stages left, what is missing, what no longer holds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.engines.trained import shown
+from pipeline.report.words import listed
 from pipeline.run import Manifest, Run, Stage
 from pipeline.run.folder import made_again, made_from
 
@@ -24,6 +25,11 @@ class Gap:
     text: str
     command: str
 
+    @property
+    def said(self) -> str:
+        """In one line."""
+        return f"{self.text} Run: {self.command}"
+
 
 @dataclass
 class RunView:
@@ -38,6 +44,8 @@ class RunView:
     """Stage -> what it came from that is another now."""
     changed: set[Stage] = field(default_factory=set)
     """Stages of which a file, or the manifest of what they came from, is not as written."""
+    freed: dict[Stage, list[str]] = field(default_factory=dict)
+    """Stage -> its files that `pipe clean` took, of the stages of which some are gone."""
     stats: dict[str, Any] = field(default_factory=dict)
     steps: list[dict[str, Any]] = field(default_factory=list)
     """What metrics.jsonl says of each step; its other lines are losses on other rows."""
@@ -59,6 +67,18 @@ class RunView:
     def gap(self, stage: Stage) -> Gap:
         """What to say where the page finds nothing of a stage."""
         return self.gaps.get(stage) or Gap("What it left cannot be read.", self.again(stage))
+
+    @property
+    def freed_gaps(self) -> list[Gap]:
+        """What `pipe clean` took, and how to have it again, by stage."""
+        return [
+            # export makes again what is not there, and nothing else
+            Gap(
+                _gone(stage, names),
+                self.command("export") if stage == "export" else self.again(stage),
+            )
+            for stage, names in self.freed.items()
+        ]
 
     def doubt(self, stage: Stage) -> str:
         """Why what a stage found does not hold of what is there now; empty where it does."""
@@ -120,6 +140,11 @@ class RunView:
     @property
     def serve_name(self) -> str:
         return self.served or str(self.recipe.get("serve", {}).get("name", self.run.name))
+
+
+def _gone(stage: Stage, names: Sequence[str]) -> str:
+    paths = listed([f"{stage}/{name}" for name in names])
+    return f"{paths} {'is' if len(names) == 1 else 'are'} not there: pipe clean freed the disk."
 
 
 def _in_order(export: Manifest | None, named: Mapping[str, str]) -> list[str]:

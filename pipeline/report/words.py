@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from math import isfinite
 from typing import Any, Literal, TypeGuard
+
+from pipeline.recipe.metrics import KNOWN
 
 LIKELY = 0.05
 """From this p-value on a difference may be chance."""
@@ -154,18 +155,11 @@ _LABELS: dict[str, tuple[str, Callable[[float], str], str]] = {
 """What evaluate's metrics are called here: label, form, explanation."""
 
 
-@cache
-def _better() -> dict[str, Literal["higher", "lower", ""]]:
-    """Which way each of our metrics is better, in the order of the page."""
-    from pipeline.evaluate.metrics import METRICS
-
-    return {each.name: "" if each.better == "neither" else each.better for each in METRICS}
-
-
 def metric(name: str) -> Metric:
     """Of a user's own metric more is better, as evaluate has it."""
     label, form, about = _LABELS.get(name, (name.replace("_", " ").capitalize(), number, ""))
-    return Metric(label, form, _better().get(name, "higher"), about)
+    better = KNOWN[name].better if name in KNOWN else "higher"
+    return Metric(label, form, "" if better == "neither" else better, about)
 
 
 def metrics_of(engines: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -173,8 +167,7 @@ def metrics_of(engines: Mapping[str, Mapping[str, Any]]) -> list[str]:
     found = {
         name: None for scores in engines.values() for name in scores if _is_value(scores[name])
     }
-    ours = _better()
-    return [name for name in ours if name in found] + [n for n in found if n not in ours]
+    return [name for name in KNOWN if name in found] + [n for n in found if n not in KNOWN]
 
 
 def _is_value(found: Any) -> bool:

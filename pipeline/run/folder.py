@@ -28,12 +28,13 @@ from pipeline.run.manifest import (
     TIMING,
     Entry,
     Manifest,
+    Stage,
     describe,
     describe_tree,
     read_manifest,
 )
 
-Stage = Literal["data", "train", "export", "serve", "check", "eval"]
+State = Literal["done", "missing", "stale", "changed"]
 
 MADE_BY: dict[Stage, str] = {
     "data": "pipe prepare",
@@ -58,11 +59,10 @@ NEEDS: dict[Stage, tuple[Stage, ...]] = {
 
 def made_from(manifest: Manifest) -> tuple[Stage, ...]:
     """The stages that this one read: an eval of engines that need no export reads none."""
-    stage: Stage = manifest.stage  # type: ignore[assignment]
     return tuple(
         need
-        for need in NEEDS[stage]
-        if (stage, need) != ("eval", "export") or f"{need}/{NAME}" in manifest.inputs
+        for need in NEEDS[manifest.stage]
+        if (manifest.stage, need) != ("eval", "export") or f"{need}/{NAME}" in manifest.inputs
     )
 
 
@@ -182,20 +182,25 @@ class Run:
         return {f"{stage}/{NAME}": self._entry(stage)}
 
     def is_done(self, plan: Manifest) -> bool:
-        """True when the stage's outputs are whole and made by the same work as `plan`.
+        """True when the stage's outputs are whole and made by the same work as `plan`."""
+        found = self.last(plan.stage)
+        return found is not None and found.same_work(plan) and self.standing(plan) == "done"
 
-        What `pipe clean` freed was whole.
+    def standing(self, plan: Manifest) -> State:
+        """How the stage stands that was to do as `plan` says: changed where a file is not as it
+        was written. What `pipe clean` freed was whole.
         """
-        stage: Stage = plan.stage  # type: ignore[assignment]
         try:
-            found = self.manifest(stage)
-            return (
-                found is not None
-                and found.same_work(plan)
-                and bool(self.require(stage, complete=False))
-            )
+            if (found := self.manifest(plan.stage)) is None:
+                return "missing"
+            if not found.follows(plan):
+                return "stale"
+            self.require(plan.stage, complete=False)
+        except StaleInput:
+            return "stale"
         except ChangedInput:
-            return False
+            return "changed"
+        return "done"
 
     @contextmanager
     def publish(self, stage: Stage) -> Iterator[Draft]:
@@ -227,13 +232,13 @@ class Run:
 
     def _check_origin(self, manifest: Manifest) -> None:
         """Raises StaleInput where a stage was made from another version of one it needs."""
-        stage: Stage = manifest.stage  # type: ignore[assignment]
         for need in made_from(manifest):
             now = self.manifest(need)
             if now is None or manifest.inputs.get(f"{need}/{NAME}") != self._entry(need):
                 raise StaleInput(
-                    f"{self.folder(stage)} was made from another {need} than the one there now.",
-                    f"Run: {MADE_BY[stage]}",
+                    f"{self.folder(manifest.stage)} was made from another {need} than the one "
+                    "there now.",
+                    f"Run: {MADE_BY[manifest.stage]}",
                 )
             self._check_origin(now)
 

@@ -6,11 +6,12 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.errors import ChangedInput
 from pipeline.run.files import sha256_of, write_json
 
+Stage = Literal["data", "train", "export", "serve", "check", "eval"]
 NAME = "manifest.json"
 TIMING = "timing.json"
 UNHASHED = (NAME, TIMING, "training_log.json", "training_log.txt", "speed.json", "speed.jsonl")
@@ -32,7 +33,7 @@ class Entry:
 class Manifest:
     """Equal work gives equal manifests: times are kept in timing.json."""
 
-    stage: str
+    stage: Stage
     section: Mapping[str, Any]
     """The part of the recipe that the stage obeyed."""
     inputs: Mapping[str, Entry]
@@ -48,11 +49,17 @@ class Manifest:
 
     def same_work(self, other: "Manifest") -> bool:
         """True when both describe the same inputs, recipe section, format and seed."""
-        mine, theirs = (
-            (m.schema, m.stage, _plain(m.section), m.inputs, m.chat_format, m.seed)
-            for m in (self, other)
+        return self.follows(other) and other.follows(self)
+
+    def follows(self, plan: "Manifest") -> bool:
+        """True where all that `plan` says is so here: it may name fewer inputs and less to obey."""
+        mine, asked = ((m.schema, m.stage, m.chat_format, m.seed) for m in (self, plan))
+        section, words = _plain(self.section), _plain(plan.section)
+        return (
+            mine == asked
+            and section.items() >= words.items()
+            and self.inputs.items() >= plan.inputs.items()
         )
-        return mine == theirs
 
     def check_inputs(self, entries: Mapping[str, Entry], cure: str) -> None:
         """Raises ChangedInput for a file that this stage read and that is another one now."""

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from pipeline.errors import ChangedInput
+from pipeline.recipe import written
 from pipeline.run.folder import Run
 from pipeline.run.manifest import NAME, Entry, describe
 
@@ -18,6 +19,10 @@ Found = dict[str, Any]
 
 SCHEMA = 2
 """Of each study's results.json: from 2 on it holds `inputs`, as a stage's manifest does."""
+QUANT_WORK, QUANT_ROWS = ".quant.work", "rows"
+"""In the run's folder what `pipe quant` makes on the way; in it the rows measured, which stay."""
+SHARED_ROWS = ".data.shared"
+"""In a variant's folder its rows while `pipe compare` links them."""
 _OTHER = {"data": "other rows", "train": "another training", "eval": "other answers"}
 """Stage that a study read -> what is there where its manifest is another now."""
 
@@ -54,15 +59,15 @@ def study_results(run: Run, study: Study) -> Found | None:
     found: Any = None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        written = found["schema"]
-        if written == SCHEMA and not isinstance(found["inputs"], dict):
+        schema = found["schema"]
+        if schema == SCHEMA and not isinstance(found["inputs"], dict):
             raise TypeError("inputs is no object")
     except (ValueError, KeyError, TypeError) as error:
         again = study_command(study, found)
         raise ChangedInput(f"{path} cannot be read: {error}", f"Run: {again}") from None
-    if written != SCHEMA:
+    if schema != SCHEMA:
         raise ChangedInput(
-            f"{path} has schema {written}; this pipe writes {SCHEMA}.",
+            f"{path} has schema {schema}; this pipe writes {SCHEMA}.",
             f"Run: {study_command(study, found)}",
         )
     return dict(found)
@@ -117,13 +122,6 @@ def study_command(study: Study, found: Any = None) -> str:
 
 
 def _listed(values: Any) -> str:
-    return ",".join(map(_written, values if isinstance(values, list) else [values]))
-
-
-def _written(value: Any) -> str:
-    """A value as `--vary` reads it."""
-    if value is None:
-        return "null"
-    if isinstance(value, list):
-        return f"[{_listed(value)}]"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """Values as `--vary` reads them: each as it is written in a YAML list."""
+    listed = values if isinstance(values, list) else [values]
+    return ",".join(written([value])[1:-1] for value in listed)

@@ -3,12 +3,13 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.chat import chat_format
 from pipeline.engines.ollama import OllamaServer, model_blob
 from pipeline.errors import ChangedInput, OllamaUnreachable, PipeError
+from pipeline.plans import planned
 from pipeline.recipe import Recipe
 from pipeline.run import Emit, Manifest, Run
 from pipeline.serve.blobs import given_blobs, last_served, tell_unused
@@ -62,12 +63,11 @@ def register(recipe: Recipe, run: Run, emit: Emit, options: RegisterOptions) -> 
         maker = Maker(server, emit, options.force, last_served(run))
         models = _made(maker, jobs, given)
         given = {model["served"]: 0 for model in models} | given
-        draft.manifest = Manifest(
-            stage="serve",
-            section={"serve": recipe.serve.model_dump(mode="json"), "registered_as": name},
+        plan = planned("serve", recipe, run)
+        draft.manifest = replace(
+            plan,
+            section={**plan.section, "registered_as": name},
             inputs=run.input_entry("export"),
-            chat_format=format.fingerprint(),
-            seed=recipe.seed,
             versions={"ollama": version},
             facts={
                 "models": models,

@@ -11,8 +11,8 @@ from pipeline.base import Base
 from pipeline.chat import Encoder, chat_format, conversation_of
 from pipeline.engines.trained import has_gpu
 from pipeline.errors import ChangedInput, PipeError
+from pipeline.plans import as_trained, planned
 from pipeline.recipe import Recipe
-from pipeline.recipe.training import UNSEEN
 from pipeline.run import Emit, Event, Manifest, Measured, Note, Run, versions_of
 from pipeline.run.files import explained_writes
 from pipeline.run.rows import read_jsonl
@@ -103,7 +103,7 @@ def _announced(recipe: Recipe, emit: Emit) -> Recipe:
     check_trackers(train.trackers)
     if train.method != "full" and train.lora.dora and train.device == "cuda":
         emit(Note("lora.dora is on: Unsloth's fused LoRA kernels are not used.", True))
-    if train.batching != "packed" or train.device == "cuda":
+    if (done := as_trained(train)) is train:
         return recipe
     emit(
         Note(
@@ -112,7 +112,7 @@ def _announced(recipe: Recipe, emit: Emit) -> Recipe:
             warning=True,
         )
     )
-    return recipe.model_copy(update={"train": train.model_copy(update={"batching": "grouped"})})
+    return recipe.model_copy(update={"train": done})
 
 
 def _check_rows(recipe: Recipe, run: Run, base: Base, plan: Manifest) -> None:
@@ -129,15 +129,9 @@ def _check_rows(recipe: Recipe, run: Run, base: Base, plan: Manifest) -> None:
 
 
 def _planned(recipe: Recipe, run: Run, base: Base) -> Manifest:
-    return Manifest(
-        stage="train",
-        section={
-            "train": recipe.train.model_dump(mode="json", exclude=set(UNSEEN)),
-            "model": recipe.model.model_dump(mode="json"),
-        },
+    return replace(
+        planned("train", recipe, run),
         inputs=base.entries() | run.input_entry("data"),
-        chat_format=chat_format(recipe.chat.format, thinks=recipe.chat.thinking).fingerprint(),
-        seed=recipe.seed,
         versions=versions_of(
             "unsloth", "unsloth_zoo", "torch", "transformers", "trl", "peft", "bitsandbytes"
         ),

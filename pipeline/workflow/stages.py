@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.base import Base, base_at
 from pipeline.chat import ChatFormat, chat_format
 from pipeline.errors import FreedInput, OllamaUnreachable, PipeError
+from pipeline.plans import planned
 from pipeline.recipe import Recipe
 from pipeline.run import Emit, Manifest, Note, describe
 from pipeline.run.files import explained_writes
@@ -76,7 +77,7 @@ def export(work: Work, *, freed: bool = False) -> Manifest:
     """
     from pipeline.engines.trained import trained
     from pipeline.gguf.export import export as stage
-    from pipeline.gguf.export import named_importance, planned
+    from pipeline.gguf.export import named_importance
     from pipeline.gguf.importance import training_text
     from pipeline.serve import license_text, model_card
 
@@ -99,9 +100,8 @@ def export(work: Work, *, freed: bool = False) -> Manifest:
             ),
         )
         companions["README.md"] = model_card(work.recipe, format, license, sources)
-        section = work.recipe.model_dump(mode="json", include={"export", "serve"})
         inputs = base.entries() | work.run.input_entry("train") | named_importance(job.asked)
-        plan = planned(job, section, inputs, work.recipe.seed)
+        plan = replace(planned("export", work.recipe, work.run), inputs=inputs)
         is_done = work.run.is_done(plan) and not work.force
         if is_done and not (freed and work.run.freed("export")):
             work.emit(Note("export is up to date."))

@@ -101,6 +101,7 @@ def _open(work: Work, wish: Wish, threads: int | None = None) -> "Partner":
 
 def _type(work: Work, wish: Wish) -> str:
     """The type wished for, else the first one exported."""
+    work.needs("data", "train", "export")
     wanted = (wish.type or work.recipe.export.quantize[0]).upper()
     files = work.run.require("export", complete=False).facts["files"]
     if wanted not in files:
@@ -186,6 +187,7 @@ def _served(work: Work, wish: Wish) -> "Partner":
 
 def _registered(work: Work, wish: Wish) -> dict[str, Any]:
     """What the run's manifest says of its model: of the type wished for, else of the first."""
+    work.needs("data", "train", "export", "serve")
     models = {model["type"]: model for model in work.run.require("serve").facts["models"]}
     wanted = _type(work, wish) if wish.type else next(iter(models))
     if wanted not in models:

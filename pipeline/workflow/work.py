@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from pipeline.base import Base, open_base
 from pipeline.chat import Encoder, chat_format
+from pipeline.plans import base_revision
 from pipeline.recipe import Recipe
 from pipeline.run import Emit, Run, Stage
 
@@ -21,14 +22,7 @@ class Work:
 
     def base(self, *, weights: bool = True) -> Base:
         """The base at the revision that prepare recorded for these same words of the recipe."""
-        revision = None
-        if manifest := self.run.manifest("data"):
-            asked = manifest.section["model"]
-            if (asked["base"], asked["revision"]) == (
-                self.recipe.model.base,
-                self.recipe.model.revision,
-            ):
-                revision = manifest.facts["base"]["revision"]
+        revision = base_revision(self.recipe, self.run.manifest("data"))
         return open_base(self.recipe.model, revision=revision, weights=weights)
 
     def needs(self, *stages: Stage) -> None:

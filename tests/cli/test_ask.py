@@ -94,10 +94,11 @@ def test_options_that_do_not_go_together_are_wrong_usage(asked, arguments):
     assert asked(Scripted(), *arguments)[0] == 2
 
 
-def test_without_a_run_the_next_command_is_said(tmp_path, monkeypatch):
+def test_without_a_run_the_first_command_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(main, ["chat", "-r", "demo", "--ask", "x"])
-    assert done.exit_code == 1 and "Run: pipe export -r demo" in done.stderr
+    for whom in ([], ["--ollama"], ["--type", "q8_0"]):
+        done = CliRunner().invoke(main, ["chat", "-r", "demo", "--ask", "x", *whom])
+        assert done.exit_code == 1 and "Run: pipe prepare -r demo" in done.stderr
 
 
 def test_a_type_that_was_not_exported_is_named_with_those_that_were(tmp_path, monkeypatch):

@@ -76,6 +76,16 @@ def test_a_hints_command_names_the_recipe_letter_by_letter(given: str) -> None:
     assert with_options("Run: pipe train", given) == f"Run: pipe train {given}"
 
 
+def test_a_hint_names_the_recipe_to_every_command_that_takes_one_and_to_no_other() -> None:
+    takes = {
+        name: any("--recipe" in option.opts for option in command.params)
+        for name, command in main.commands.items()
+    }
+    assert takes["quant"] and not takes["doctor"]
+    for name, does in takes.items():
+        assert with_options(f"pipe {name}", "-r mine") == f"pipe {name}" + " -r mine" * does
+
+
 def test_the_command_for_a_base_that_nobody_knows_is_one_that_runs() -> None:
     code, output = pipe("plan", "-r", "demo", "--set", "model.base=nobody/x")
     assert code == 1

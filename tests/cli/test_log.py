@@ -42,9 +42,9 @@ def test_what_is_missing_is_said_on_standard_error() -> None:
     done = pipe_log("--json")
     assert json.loads(done.stdout) == {"log": "runs/demo/log.md"}
     assert done.stderr.splitlines() == [
-        "The model is not registered with Ollama. pipe register -r runs/demo/recipe.yaml",
-        "No gate has been checked. pipe check -r runs/demo/recipe.yaml",
-        "The quality has not been measured. pipe eval -r runs/demo/recipe.yaml",
+        "The model is not registered with Ollama. Run: pipe register -r runs/demo/recipe.yaml",
+        "No gate has been checked. Run: pipe check -r runs/demo/recipe.yaml",
+        "The quality has not been measured. Run: pipe eval -r runs/demo/recipe.yaml",
     ]
 
 

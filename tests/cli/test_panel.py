@@ -16,7 +16,7 @@ from rich.console import Console
 
 from pipeline.cli import show
 from pipeline.cli.panel import History, Panel, Watched, brief, curve
-from pipeline.run.events import Measured, Note
+from pipeline.run.events import Measured, Note, Progress
 
 STEP = {"grad_norm": 0.5, "learning_rate": 1e-4, "tokens_per_second": 5000.0, "seconds": 2.0}
 
@@ -176,6 +176,22 @@ def test_a_log_has_a_line_at_both_ends_and_every_few_seconds(
         "train: 100/100 steps  loss 0.0100  learning rate 1.00e-04  gradient norm 0.5  "
         "tokens/s 5,000  MFU 41.2%  memory 23.1 GB  2 min"
     )
+
+
+def test_a_bar_tells_the_time_left_by_what_was_done_since_the_first_unit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("rich.console.monotonic", lambda: now[0])
+    emit, left = show._Terminal(), []
+    # a model is opened for 90 s; then legs take longer than rich looks back by itself
+    for done, seconds in ((0, 0), (10, 90), (20, 40), (30, 80)):
+        now[0] += seconds
+        emit(Progress("eval", done, 100, "questions"))
+        assert emit._bars
+        left.append(emit._bars.tasks[0].time_remaining)
+    emit.stop()
+    assert left == [None, None, 80 * 4, 70 * 6]
 
 
 def test_a_log_tells_an_evaluation_at_once(

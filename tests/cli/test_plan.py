@@ -90,6 +90,14 @@ def test_a_use_gets_models_that_fit_with_method_licence_and_reason(use: str) -> 
     assert any("Vision" in each["name"] for each in found["out_of_scope"])
 
 
+def test_a_model_s_name_is_whole_in_80_columns() -> None:
+    said = CliRunner(env={"COLUMNS": "80"}).invoke(plan, ["--use", "code", "--vram", "24"]).output
+    table = said[said.index("\n model ") : said.index("\nNot tuned here")].splitlines()
+    assert all(len(line) <= 80 for line in table)
+    named = {line.split()[0] for line in table if len(line) > 1 and line[1] not in " ─"}
+    assert named >= {"Qwen2.5-Coder-1.5B", "Qwen2.5-Coder-0.5B"}
+
+
 def test_uses_are_those_of_the_catalogue() -> None:
     assert tuple(catalogue().uses) == USES
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.request import url2pathname, urlopen
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from pipeline.cli import main
@@ -103,16 +104,25 @@ class Reader:
         return words
 
 
+def recipe_of(page: Path) -> str:
+    """The name of the recipe that the page is about: one of its own, a built-in one, the demo."""
+    return page.stem if _shown_on(page) or page.stem in builtin_names() else "demo"
+
+
 def stand_in(name: str, folder: Path) -> Path:
-    """The recipe that stands in for a built-in one: the one on its page, or the tiny base's."""
-    assert name in builtin_names(), name
+    """The recipe that stands in for another: the one shown on its page, or the tiny base's."""
     path = folder / "stand-ins" / f"{name}.yaml"
     path.parent.mkdir(exist_ok=True)
     if name == "demo":
         path.write_text(f"extends: demo\n{FEW}", encoding="utf-8")
-    elif shown := _on_its_page(name):
+    elif shown := _shown_on(DOCS / "recipes" / f"{name}.md"):
         path.write_text(shown, encoding="utf-8")
+    elif shown := _shown_on(DOCS / f"{name}.md"):
+        base = str(yaml.safe_load(shown)["extends"])
+        extended = stand_in(base, folder).name
+        path.write_text(shown.replace(f"extends: {base}", f"extends: {extended}"), encoding="utf-8")
     else:
+        assert name in builtin_names(), name
         base = "builtin:tiny-llama"
         if name.startswith("qwen3"):
             base = str(write_base(path.parent / "qwen3", "qwen3", tied=True))
@@ -120,8 +130,9 @@ def stand_in(name: str, folder: Path) -> Path:
     return path
 
 
-def _on_its_page(name: str) -> str | None:
-    text = (DOCS / "recipes" / f"{name}.md").read_text(encoding="utf-8")
+def _shown_on(page: Path) -> str | None:
+    """The pipe.yaml that the page shows."""
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
     found = re.search(r"^```yaml\n# pipe.yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     return found[1] if found else None
 
@@ -162,7 +173,7 @@ def emptied(url: str) -> str:
 
 @contextmanager
 def reader(folder: Path, ollama: str, recipe: str) -> Iterator[Reader]:
-    """A reader in the folder, in whose shell PIPE_RECIPE is the stand-in of a built-in recipe."""
+    """A reader in the folder, in whose shell PIPE_RECIPE is the stand-in of the recipe."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name, value in PLANTED.items():

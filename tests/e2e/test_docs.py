@@ -1,5 +1,6 @@
 """The pages do what they say: commands and notebooks are run, and Sphinx builds them."""
 
+import json
 import os
 import re
 import shutil
@@ -13,11 +14,11 @@ import pytest
 from nbclient import NotebookClient
 
 from pipeline.assets import locate
-from pipeline.recipe import builtin_names
 from scripts import write_notebooks
 from tests.docs.pages import DOCS, PAGES, Line, lines
-from tests.docs.reader import Reader, emptied, reader
+from tests.docs.reader import Reader, emptied, reader, recipe_of
 from tests.e2e.conftest import NOBODY, Demo
+from tests.support.own_rows import own_rows
 
 pytestmark = pytest.mark.e2e
 
@@ -37,19 +38,23 @@ RUN = [
 def someone(
     demo: Demo, tmp_path: Path, readers_ollama: str, request: pytest.FixtureRequest
 ) -> Iterator[Reader]:
-    """In a folder with a finished run, its files for Ollama, and a base and adapter of their own.
-
-    Their recipe is the demo with few steps; on a recipe's own page it is that one on a tiny base.
+    """In a folder with a finished run, its files for Ollama, and a base, an adapter and rows of
+    their own; their recipe is the one that the page is about, on a tiny base with few steps.
     """
     page: Path = request.getfixturevalue("page")
     shutil.copytree(demo.run.root, tmp_path / "runs" / "demo")
     shutil.copytree(demo.run.folder("export"), tmp_path, dirs_exist_ok=True)
     shutil.copytree(locate("builtin:tiny-llama"), tmp_path / "Llama-3.2-3B-Instruct")
     shutil.copytree(demo.run.folder("train") / "adapter", tmp_path / "lora_model")
-    recipe = page.stem if page.stem in builtin_names() else "demo"
+    rows = own_rows(
+        {"question": "task", "reasoning": "trace", "answer": "final", "reference": "gold"}
+    )
+    (tmp_path / "mine.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    recipe = recipe_of(page)
     with reader(tmp_path, emptied(readers_ollama), recipe) as someone:
-        if any(SERVED & set(words[:2]) for line in lines(page) for words in line.commands):
-            someone.types(Line("before the page", "pipe register -r demo"))
+        served = (SERVED & set(words[:2]) for line in lines(page) for words in line.commands)
+        if recipe == "demo" and any(served):
+            someone.types(Line("before the page", "pipe register"))
         yield someone
 
 

@@ -114,6 +114,13 @@ def test_few_hits_and_few_changes_get_score_intervals() -> None:
     assert change["value"] == 0.125 and change["low"] < 0 and change["high"] > 0.3
 
 
+def test_the_metric_that_decides_is_compared_first() -> None:
+    found = scores(base=all_right(), adapter=all_right())
+    pair = [("base", "adapter")]
+    named = [each["metric"] for each in found.comparisons(pair, "reply_tokens")]
+    assert named == ["reply_tokens", "exact_match", "well_formed"]
+
+
 def test_a_rise_from_nothing_has_no_percentage() -> None:
     none = [measured(item, RIGHT.format(70)) for item in ITEMS]
     (match, _) = scores(base=none, adapter=all_right()).comparisons([("base", "adapter")])

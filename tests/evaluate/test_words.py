@@ -46,3 +46,16 @@ def test_from_nothing_there_is_no_percentage_and_without_pairs_no_sentence() -> 
     said = in_words(task([compared("base", "adapter", 0.4, 0.001)], base=0.0, adapter=0.4))
     assert "%: +40.0 points (+35.0 to +45.0) (p = 0.001)" in said
     assert in_words(task([], base=0.1)) == ""
+
+
+def test_another_metric_that_decides_is_said_in_its_own_units() -> None:
+    found = {
+        "engines": {"base": {"mae": {"value": 48.0}}, "adapter": {"mae": {"value": 3.88}}},
+        "comparisons": [
+            compared("base", "adapter", 0.1, 0.5),
+            compared("base", "adapter", -44.12, 0.00001) | {"metric": "mae"},
+        ],
+    }
+    said = in_words(found, None, "mae")
+    assert said.startswith("adapter has mae 3.88 where base had 48: -44.1 (")
+    assert said.endswith(" (p < 0.0001)")

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.chat import chat_format
+from pipeline.plans import planned
 from pipeline.recipe import Recipe, load
-from pipeline.run import Manifest, Run
+from pipeline.run import Run
 from pipeline.run.files import write_json
 
 COMMIT = "a" * 40
@@ -65,9 +68,6 @@ class Maker:
         self.recipe: Recipe = load(str(recipe)).recipe
         self.run = Run.of(self.recipe, run)
 
-    def section(self, *keys: str) -> dict[str, Any]:
-        return {key: self.recipe.model_dump(mode="json")[key] for key in keys}
-
     def whole(
         self,
         sources: Sequence[Mapping[str, Any]] = (SAMPLES,),
@@ -84,9 +84,7 @@ class Maker:
     def data(self, sources: Sequence[Mapping[str, Any]], base_revision: str | None) -> None:
         base = {"name": self.recipe.model.base, "revision": base_revision}
         facts = {"base": base, "sources": list(sources), "test": None, "decontaminate": []}
-        self._publish(
-            "data", {"train.jsonl": b"{}\n"}, self.section("model", "data", "chat"), facts
-        )
+        self._publish("data", {"train.jsonl": b"{}\n"}, facts)
 
     def train(self, base_revision: str | None = None) -> None:
         config = {
@@ -112,7 +110,7 @@ class Maker:
             "total_parameters": 5000,
             "final_loss": 0.5,
         }
-        self._publish("train", files, self.section("model", "train"), facts, {"steps": 180})
+        self._publish("train", files, facts, counts={"steps": 180})
 
     def export(self, license: str) -> None:
         name = self.recipe.serve.name
@@ -124,28 +122,29 @@ class Maker:
         files |= {"README.md": b"the export's own", "importance.gguf": b"no model"}
         template = chat_format(self.recipe.chat.format).ollama_template
         facts = {"files": names, "license": license, "template": template}
-        self._publish("export", files, self.section("export", "serve"), facts)
+        self._publish("export", files, facts)
 
     def check(self, *statuses: str) -> None:
         gates = [
             {"name": f"gate {number}", "status": status, "reason": "/home/alice/x"}
             for number, status in enumerate(statuses)
         ]
-        self._publish("check", {"results.json": json.dumps({"gates": gates}).encode()}, {}, {})
+        self._publish("check", {"results.json": json.dumps({"gates": gates}).encode()}, {})
 
     def evaluate(self, results: Mapping[str, Any] = RESULTS) -> None:
-        section = self.section("eval") | {"engines": ["base", "adapter", "Q8_0", "endpoint"]}
+        found = {"engines": ["base", "adapter", "Q8_0", "endpoint"]}
         facts = {"tasks": {"test": {"dataset": "test"}}}
-        self._publish("eval", {"results.json": json.dumps(results).encode()}, section, facts)
+        self._publish("eval", {"results.json": json.dumps(results).encode()}, facts, found)
 
     def _publish(
         self,
         stage: Any,
         files: Mapping[str, bytes],
-        section: Mapping[str, Any],
         facts: Mapping[str, Any],
-        counts: Mapping[str, int] | None = None,
+        found: Mapping[str, Any] = MappingProxyType({}),
+        counts: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
+        """`found` is what the manifest says to have been obeyed beside the recipe."""
         from pipeline.run.folder import NEEDS
 
         inputs: dict[str, Any] = {}
@@ -156,8 +155,10 @@ class Maker:
                 path = draft.folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-            draft.manifest = Manifest(
-                stage, section, inputs, seed=self.recipe.seed, facts=facts, counts=counts or {}
+            plan = planned(stage, self.recipe, self.run)
+            section = {**plan.section, **found}
+            draft.manifest = replace(
+                plan, section=section, inputs=inputs, facts=dict(facts), counts=dict(counts)
             )
 
 

@@ -46,9 +46,8 @@ def test_a_file_that_holds_the_token_stops_everything(hub):
             "adapter/adapter_config.json": b"{}",
             "adapter/adapter_model.safetensors": b"x" * 5000 + hub.token.encode() + b"y" * 5000,
         },
-        made.section("model", "train"),
         made.run.manifest("train").facts,
-        {"steps": 1},
+        counts={"steps": 1},
     )
     assert hub.token.encode() in weights.read_bytes()
     made.export("apache-2.0")
@@ -101,9 +100,8 @@ def test_a_file_with_a_path_that_nobody_foresaw_stops_everything(hub, tmp_path, 
             "adapter/adapter_model.safetensors": b"x" * 100,
             "adapter/extra.json": f'{{"log": "{tmp_path}/alice/log"}}'.encode(),
         },
-        made.section("model", "train"),
         made.run.manifest("train").facts,
-        {"steps": 1},
+        counts={"steps": 1},
     )
     made.export("apache-2.0")
     done = CliRunner().invoke(main, ["publish", "me/thinker"])

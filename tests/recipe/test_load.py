@@ -1,5 +1,6 @@
 """Recipes: strict keys, all errors at once, and where each value came from."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -78,11 +79,54 @@ def test_a_recipe_that_extends_itself_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["- a list", "a: [", "\x00"])
-def test_a_file_that_is_no_mapping_is_an_error(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_no_mapping_is_named_with_the_command_that_looks_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my pipe.yaml").write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        load("my pipe.yaml")
+    assert caught.value.message.startswith("my pipe.yaml")
+    assert caught.value.hint.endswith("then: pipe recipes validate 'my pipe.yaml'")
+
+
+def test_yaml_that_is_broken_is_told_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "pipe.yaml"
-    path.write_text(text)
-    with pytest.raises(RecipeError):
+    path.write_text("extends: demo\ntrain:\n  epochs: 2: 3\n")
+    with pytest.raises(RecipeError) as caught:
         load(str(path))
+    assert caught.value.message == f"{path}, line 3: mapping values are not allowed here."
+    assert caught.value.hint == f"Correct that line, then: pipe recipes validate {path}"
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("name=my run", "name: use letters, digits"),
+        ("name=-x", "name: use letters, digits"),
+        ("serve.name=a/b/c", "serve.name: use up to 80 letters"),
+        ("eval.endpoint={model: m, url: 'http://me:secret@host'}", "begin it with http://"),
+        ("eval.endpoint={model: m, url: 'http://h', key_env: 1X}", "no digit first"),
+    ],
+)
+def test_a_text_that_is_spelled_wrong_is_told_the_rule_in_words(setting: str, said: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load("demo", [setting])
+    assert said in caught.value.message
+    # no regular expression, and nothing of what may be a secret
+    assert not {"^", "$", "secret", "Value error"} & set(
+        re.findall(r"\^|\$|secret|Value error", caught.value.message)
+    )
+
+
+def test_a_wrong_value_names_the_recipe_that_is_extended(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: llama3.2-1b-r1\n")
+    for setting in ("train.epochs=-1", "data.sources.7.limit=3"):
+        with pytest.raises(RecipeError) as caught:
+            load(str(path), [setting])
+        # 1b extends 3b: the nearest of both
+        assert caught.value.hint == "See: pipe recipes show llama3.2-1b-r1"
 
 
 def test_a_dumped_recipe_loads_to_the_same(tmp_path: Path) -> None:

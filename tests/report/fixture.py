@@ -9,7 +9,7 @@ from pipeline.recipe import dump, load
 from pipeline.run import Entry, Manifest, Run
 from pipeline.run.files import write_json
 from pipeline.run.folder import Draft
-from tests.report.figures import compared, gates, metrics, value  # noqa: F401 (taken from here)
+from tests.report.figures import compared, gates, metrics
 from tests.report.trained import ALOUD, MEASURED, SPEEDS
 
 ENGINES = ("base", "adapter", "merged", "Q8_0", "Q4_K_M", "ollama")
@@ -54,8 +54,9 @@ class Made:
 def write_run(root: Path, *, without: Iterable[str] = (), **changes: Any) -> Run:
     """A run at `root`. `changes`: engines, items, samples, gates, answer (a text for all), losses,
     measured, speeds, aloud and general (losses) of the training, overrides of the recipe, right
-    (engine -> share of right answers), rejects, speed, precision, scores (for every engine),
-    grad_norm, tasks, asked (task -> facts) and answers beside ours."""
+    (engine -> share of right answers), rejects, speed, precision, scores (for every engine), scored
+    (engine -> more of them), each (engine -> more metrics of each answer), grad_norm, duties,
+    license, tasks, asked (task -> facts) and answers beside ours."""
     made = Made(root, **changes)
     steps = {"data": _data, "train": _train, "export": _export, "serve": _serve}
     for stage, write in (steps | {"check": _check, "eval": _eval}).items():
@@ -191,13 +192,17 @@ def _check(made: Made) -> None:
 
 def _eval(made: Made) -> None:
     more = made.changes.get("scores", {})
-    scores = {engine: metrics(engine, made.right(engine)) | more for engine in made.engines}
+    own = made.changes.get("scored", {})
+    scores = {
+        engine: metrics(engine, made.right(engine)) | more | own.get(engine, {})
+        for engine in made.engines
+    }
     task = {
         "items": made.items,
         "samples": made.changes.get("samples", 1),
         "decoding": {"temperature": 0.0, "max_new_tokens": 160},
         "engines": scores,
-        "comparisons": _comparisons(made.engines),
+        "comparisons": [*made.changes.get("tested", ()), *_comparisons(made.engines)],
     }
     same = {"first_token_s": 0.05, "seconds": 20.0, "load_s": 1.0, "memory_bytes": 5e7}
     speed: dict[str, Any] = {
@@ -247,5 +252,5 @@ def _answer(made: Made, engine: str, number: int, sample: int, right: bool) -> d
         "text": made.changes.get("answer", text),
         "stopped": True,
         "tokens": 58,
-        "metrics": {"exact_match": int(right)},
+        "metrics": {"exact_match": int(right)} | made.changes.get("each", {}).get(engine, {}),
     }

@@ -116,6 +116,13 @@ def test_a_page_asks_for_nothing_and_fits_a_phone(tab: Tab, name: str) -> None:
     assert tab.page.locator("script").count() == 0
 
 
+def test_no_column_is_cut_off_on_a_small_laptop(tab: Tab) -> None:
+    tab.show("whole", width=1000)
+    cut = tab.page.evaluate("""() => [...document.querySelectorAll(".scroll")]
+      .filter(box => box.scrollWidth > box.clientWidth).map(box => box.innerText)""")
+    assert cut == [] and "Memory" in tab.text("#scores")
+
+
 @pytest.mark.parametrize("name", ["whole", "versus"])
 def test_every_text_can_be_read_in_both_themes(tab: Tab, name: str) -> None:
     backgrounds = {}

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.report.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale
 from pipeline.report.charts import MOST_POINTS, Point, Series, curves, lengths_chart, points_chart
+from pipeline.report.histogram import Bins
 from pipeline.report.labels import Box, place
 from pipeline.report.words import chance, duration, metric, number, share, size
 
@@ -70,12 +71,11 @@ def test_a_file_without_a_value_has_no_point() -> None:
 
 
 def test_lengths_are_drawn_with_the_limit() -> None:
-    lengths = {"edges": [0, 64, 128, 256, 512], "rows": [3, 40, 0, 2, 1]}
-    chart = lengths_chart(lengths, 256)
+    chart = lengths_chart(Bins((0, 64, 128, 256, 512), (3, 40, 0, 2, 1), "all"), 256)
     assert chart is not None
     assert "64 to 128 tokens: 40 rows" in chart.svg and "limit 256" in chart.svg
     assert "512 tokens or more: 1 rows" in chart.svg
-    assert lengths_chart({"edges": [0, 64], "rows": [0, 0]}, None) is None
+    assert lengths_chart(Bins((0, 64), (0, 0), "all"), None) is None
 
 
 @pytest.mark.parametrize(

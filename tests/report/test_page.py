@@ -7,8 +7,8 @@ import pytest
 
 from pipeline.check.table import PROBES
 from pipeline.errors import MissingInput
-from pipeline.evaluate.metrics import METRICS
 from pipeline.evaluate.results import pairs_of
+from pipeline.recipe.metrics import KNOWN
 from pipeline.report import write_report
 from pipeline.report.gather import gather
 from pipeline.report.reproduce import pinned_recipe, provenance
@@ -139,8 +139,8 @@ def test_better_is_said_only_where_it_is_shown(
 
 def test_the_cost_of_the_first_file_is_told(tmp_path: Path) -> None:
     text = " ".join(answers(tmp_path / "demo")["safe"].text)
-    assert "Quantizing to Q8_0 costs: accuracy −0.8 points, no clear difference" in text
-    assert "KL divergence 0.00031" in text
+    assert "Merging and quantizing to Q8_0 costs: accuracy −0.8 points, no clear difference" in text
+    assert "KL divergence 0.00031 from 16 bits" in text
 
 
 @pytest.mark.parametrize(
@@ -158,6 +158,18 @@ def test_licences_that_bind_are_in_the_summary(
     tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
     assert said in answers(tmp_path / "demo", **changes)["safe"].text[-1]
+
+
+def test_the_shipped_rows_have_our_licence_in_every_table(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "demo")
+    for name in ("manifest.json", "stats.json"):
+        path = run.folder("data") / name
+        text = path.read_text().replace("open-r1/OpenR1-Math-220k", "builtin:samples/train.jsonl")
+        path.write_text(text.replace('"licence": "apache-2.0"', '"licence": null'))
+    page = write_report(run)[0].read_text(encoding="utf-8")
+    table = page.partition("What became of the records")[2].partition("</table>")[0]
+    first, own = table.partition("<tbody>")[2].split("</tr>")[:2]
+    assert "apache-2.0" in first and "not known" in own
 
 
 def test_an_unregistered_model_is_registered_first(tmp_path: Path) -> None:
@@ -212,6 +224,6 @@ def test_the_gates_of_these_tests_are_real_ones() -> None:
 
 
 def test_every_metric_of_eval_has_a_name_here() -> None:
-    assert {each.name for each in METRICS} == set(_LABELS)
+    assert set(KNOWN) == set(_LABELS)
     assert metric("wrong").better == "lower" and metric("reply_tokens").better == ""
     assert metric("my_own").better == "higher"

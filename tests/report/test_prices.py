@@ -10,7 +10,8 @@ from pipeline.report import write_report
 from pipeline.report.gather import gather
 from pipeline.report.prices import kind_of, scatters
 from pipeline.run import Run
-from tests.report.fixture import value, write_run
+from tests.report.figures import value
+from tests.report.fixture import write_run
 
 FIGURES = {"mae": {"value": 4.25, "low": 3.9, "high": 4.6}, "r2": value(0.9)}
 

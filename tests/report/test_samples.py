@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.report import write_report
 from pipeline.report.gather import gather
 from pipeline.report.samples import samples
-from tests.report.figures import metrics
+from tests.report.figures import metrics, value
 from tests.report.fixture import write_run
 
 
@@ -28,6 +28,17 @@ def test_samples_show_what_training_mended_broke_and_left(tmp_path: Path) -> Non
     ]
     assert first.said[1].thinking == "Dan sells 5: 96-5=91"
     assert (first.said[0].right, first.said[1].right) == (False, True)
+
+
+def test_a_price_that_is_near_enough_is_shown_as_right(tmp_path: Path) -> None:
+    hits = {"scores": {"hit_rate": value(1.0)}, "each": {"adapter": {"hit_rate": 1}}}
+    run = write_run(tmp_path / "demo", engines=["base", "adapter"], right={"adapter": 0.0}, **hits)
+    assert {each.title for each in samples(gather(run))} == {
+        "base wrong, tuned right",
+        "both right",
+    }
+    page = write_report(run)[0].read_text(encoding="utf-8")
+    assert "A number is right where it is a hit: off by less than 40" in page
 
 
 def test_of_many_samples_one_is_shown(tmp_path: Path) -> None:

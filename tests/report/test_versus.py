@@ -45,6 +45,9 @@ def test_means_of_samples_are_tested_by_turning_signs() -> None:
     assert 0.4 < found.change["low"] <= found.change["high"] <= 0.5
 
 
+MEANS = {"a": 2.0, "b": 1.5}
+
+
 def _as_it_is(right: Any) -> Statistics:
     return right, 1
 
@@ -61,6 +64,21 @@ def test_the_test_is_the_one_that_eval_makes(samples: int) -> None:
     found = compare(shares[0], shares[1], samples)
     assert (found.test, found.p_value) == (made["test"], pytest.approx(made["p_value"], rel=1e-3))
     assert found.change == pytest.approx(made["change"], abs=1e-6)
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_the_test_of_an_error_is_the_one_that_eval_makes(samples: int) -> None:
+    random = Random(5)
+    losses = {name: [random.gauss(mean, 1) for _ in range(60)] for name, mean in MEANS.items()}
+    metric = Metric("cross_entropy", "lower", "reply", _as_it_is, ratio)
+    made = Scores(losses, [metric], samples, seed=0).comparisons([("a", "b")])[0]  # type: ignore[arg-type]
+    means = [np.reshape(each, (-1, samples)).mean(axis=1).tolist() for each in losses.values()]
+    found = compare(means[0], means[1], samples, is_share=False)
+    assert (found.test, found.p_value) == (made["test"], pytest.approx(made["p_value"], rel=1e-3))
+    assert found.change == pytest.approx(made["change"], abs=1e-6)
+    # whole numbers are no shares either: no interval of yes and no
+    same = compare([3.0] * 20, [2.0] * 20, is_share=False)
+    assert same.change == {"value": -1.0, "low": -1.0, "high": -1.0}
 
 
 def gsm8k(root: Path, **facts: str) -> RunView:
@@ -85,7 +103,7 @@ def test_another_tasks_questions_are_paired_where_both_read_the_same(tmp_path: P
 
 def test_why_no_test_was_made_is_said_as_it_is() -> None:
     assert "Nothing shows that they were asked the same" in _tested("exact_match", None)
-    assert "Only right answers are tested" in _tested("perplexity", None)
+    assert "of all answers together" in _tested("perplexity", None)
 
 
 def test_a_difference_is_none_only_where_it_is_zero() -> None:
@@ -165,7 +183,7 @@ def test_report_prints_the_path_and_names_the_gaps(here: Path) -> None:
     assert pipe("-r", "demo") == (0, "runs/demo/report.html\n", "")
     code, out, err = pipe("-r", "demo", "--run", "other", "--json")
     assert code == 0 and json.loads(out) == {"report": "runs/other/report.html"}
-    assert err == "No gate has been checked. pipe check -r demo --run other\n"
+    assert err == "No gate has been checked. Run: pipe check -r demo --run other\n"
 
 
 def test_runs_are_named_or_given_by_their_paths(here: Path) -> None:

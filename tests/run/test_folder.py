@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.errors import ChangedInput, MissingInput, PipeError, RunLocked
 from pipeline.recipe import load
-from pipeline.run import Manifest, Run
+from pipeline.run import Entry, Manifest, Run
 
 PLAN = Manifest(stage="data", section={"limit": 3}, inputs={}, seed=1)
 
@@ -163,3 +163,20 @@ def test_a_stage_made_from_another_version_of_its_input_is_refused(run: Run) -> 
 def test_a_run_is_named_as_a_folder(name: str) -> None:
     with pytest.raises(PipeError):
         Run.of(load("demo").recipe, name)
+
+
+def test_a_manifest_follows_a_plan_that_says_less_and_none_that_says_otherwise() -> None:
+    entry = Entry("ab", 1)
+    made = Manifest("eval", {"eval": {"limit": 3}, "num_ctx": 64}, {"base": entry}, seed=1)
+    less = replace(made, section={"eval": {"limit": 3}}, inputs={})
+    assert made.follows(made) and made.follows(less) and not less.follows(made)
+    assert made.same_work(made) and not made.same_work(less) and not less.same_work(made)
+    for other in (
+        replace(less, section={"eval": {"limit": 4}}),
+        replace(less, section={"served": {}}),
+        replace(less, inputs={"base": Entry("cd", 1)}),
+        replace(less, chat_format={"name": "another"}),
+        replace(less, stage="check"),
+        replace(less, seed=2),
+    ):
+        assert not made.follows(other)

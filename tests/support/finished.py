@@ -1,11 +1,12 @@
 """A finished run of the demo recipe whose files are a few bytes each: nothing is computed."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from pipeline.plans import planned
 from pipeline.recipe import Recipe
-from pipeline.run import Manifest, Run, Stage
+from pipeline.run import Run, Stage
 from pipeline.run.folder import NEEDS
 from pipeline.run.studies import SCHEMA
 
@@ -37,8 +38,8 @@ def publish(run: Run, recipe: Recipe, stage: Stage, files: dict[str, int]) -> No
             path = draft.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(bytes([number]) * size)
-        facts = _facts(run, stage)
-        draft.manifest = Manifest(stage, {}, inputs, seed=recipe.seed, facts=facts)
+        plan = planned(stage, recipe, run)
+        draft.manifest = replace(plan, inputs=inputs, facts=_facts(run, stage))
 
 
 def unfinished_training(run: Run) -> Path:

@@ -3,14 +3,16 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base import Base, open_base
+from pipeline.plans import planned
 from pipeline.recipe import Recipe
-from pipeline.run import Manifest, Run
+from pipeline.run import Run
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 Bits = NDArray[np.uint16]
@@ -47,18 +49,13 @@ def run_in_full(root: Path, recipe: Recipe) -> Run:
     run, base = Run(root), open_base(recipe.model)
     source = {"dataset": "rows.jsonl", "rows": 7}
     with run.publish("data") as draft:
-        section = {"model": recipe.model.model_dump(mode="json")}
         facts = {"base": {"name": base.name, "revision": None}, "sources": [source]}
         row = {"question": "2 + 3?", "reasoning": "Two and three.", "answer": "5", "reference": "5"}
         (draft.folder / "test.jsonl").write_text(json.dumps(row) + "\n")
-        draft.manifest = Manifest("data", section, {}, seed=recipe.seed, facts=facts)
+        draft.manifest = replace(planned("data", recipe, run), facts=facts)
     with run.publish("train") as draft:
         write_model(base, draft.folder / "model")
-        draft.manifest = Manifest(
-            stage="train",
-            section={"train": recipe.train.model_dump(mode="json")},
-            inputs=base.entries() | run.input_entry("data"),
-            seed=recipe.seed,
-            facts={"method": "full"},
-        )
+        inputs = base.entries() | run.input_entry("data")
+        plan = planned("train", recipe, run)
+        draft.manifest = replace(plan, inputs=inputs, facts={"method": "full"})
     return run

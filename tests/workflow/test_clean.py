@@ -13,19 +13,10 @@ from hypothesis import strategies as st
 from pipeline.engines.ollama import OllamaServer
 from pipeline.errors import FreedInput, MissingInput, PipeError, RunLocked
 from pipeline.recipe import Recipe, load
-from pipeline.run import Manifest, Run, silent
-from pipeline.study.quant import study
-from pipeline.study.quant.subject import WORK
+from pipeline.run import Run, silent
 from pipeline.workflow import Work, status
-from pipeline.workflow.clean import (
-    QUANT_ROWS,
-    QUANT_WORK,
-    TRASH,
-    Item,
-    Wish,
-    clean,
-    looked_through,
-)
+from pipeline.workflow.clean import clean, looked_through
+from pipeline.workflow.cleanable import TRASH, Item, Wish
 from tests.support.finished import compared, finished, publish, unfinished_training
 
 RECIPE: Recipe = load("demo").recipe
@@ -265,7 +256,7 @@ def test_a_freed_stage_is_not_done_again_and_is_whole_once_it_was(
     made = run.require("export")
     cleaned(run, Wish(exports=True))
     assert run.freed("export") == sorted(["demo-Q8_0.gguf", "demo-Q4_K_M.gguf"])
-    assert run.is_done(Manifest("export", made.section, made.inputs, seed=made.seed))
+    assert run.is_done(made)
     publish(run, RECIPE, "export", {name: entry.bytes for name, entry in made.outputs.items()})
     assert run.freed("export") == [] and "export/freed.json" not in files(run.root)
 
@@ -348,7 +339,3 @@ def test_weights_of_the_run_itself_never_go(run: Run, served: dict[str, str]) ->
     for stage in ("data", "train", "serve", "eval"):
         run.require(stage)
     assert "train/adapter/adapter_model.safetensors" in files(run.root)
-
-
-def test_the_names_are_those_of_the_commands_that_make_them() -> None:
-    assert (QUANT_WORK, QUANT_ROWS) == (WORK, study._ROWS)

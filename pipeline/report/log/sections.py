@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.engines.trained import FULL
 from pipeline.recipe.training import UNSEEN
+from pipeline.report.deciding import comparison
 from pipeline.report.gather import lines_of
 from pipeline.report.licences import duties_of
 from pipeline.report.reproduce import provenance
@@ -196,7 +197,7 @@ def _change(view: RunView, task: str, name: str, tuned: str) -> tuple[str, ...] 
     before, after = (found["engines"].get(each, {}).get(name) for each in ("base", tuned))
     if not before or not after:
         return None
-    test = _tested(found, name, tuned)
+    test = comparison(view, name, "base", tuned, task)
     points, relative = changed(name, before.get("value"), after.get("value"))
     interval = metric(name).changes(test["change"]) if test else ""
     return (
@@ -207,14 +208,6 @@ def _change(view: RunView, task: str, name: str, tuned: str) -> tuple[str, ...] 
         relative,
         odds(test.get("p_value"), test["change"]) if test else NOTHING,
     )
-
-
-def _tested(task: Mapping[str, Any], name: str, tuned: str) -> dict[str, Any]:
-    """The paired test of a metric, base to tuned; empty where none was made."""
-    made = task.get("comparisons") or ()
-    wanted = (name, "base", tuned)
-    found = (each for each in made if (each["metric"], each["from"], each["to"]) == wanted)
-    return dict(next(found, {}))
 
 
 def _mean(values: Iterable[Any]) -> float:

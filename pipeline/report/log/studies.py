@@ -6,8 +6,8 @@ from typing import Any
 
 from pipeline.errors import ChangedInput
 from pipeline.report import compare_words as told
+from pipeline.report.deciding import main_metric
 from pipeline.report.log.sections import NOTHING, Table, changed, ranged
-from pipeline.report.summary import main_metric
 from pipeline.report.view import Gap, RunView
 from pipeline.report.words import finite, metric, number, share, size
 from pipeline.run.studies import Study as Kind
@@ -80,15 +80,16 @@ def quantization(view: RunView) -> Study:
 
 def exported(view: RunView) -> Table:
     """The files of the run itself: size, what they lost, how they answer."""
-    name, tuned = main_metric(view) or "exact_match", view.engines.get(view.tuned or "", {})
+    name, tuned = main_metric(view), view.engines.get(view.tuned or "", {})
     speeds, precision = view.speed.get(view.lead, {}), view.checks.get("precision", {})
     rows = []
-    for kind in view.files:
+    for kind, file in view.files.items():
+        gone = ", freed" if file in view.freed.get("export", ()) else ""
         score, cost = view.engines.get(kind, {}).get(name), precision.get(kind, {})
         before = (tuned.get(name) or {}).get("value")
         rows.append(
             (
-                kind,
+                kind + gone,
                 _if(size, view.sizes.get(kind)),
                 _if(number, cost.get("kl")),
                 _if(share, cost.get("same_top")),

@@ -54,7 +54,7 @@ def log_text(run: Run) -> tuple[str, list[Gap]]:
     """
     view = gather(run)
     answers, compared, studied = summary(view), comparison(view), quantization(view)
-    gaps = [*view.gaps.values(), *view.warnings]
+    gaps = [*view.gaps.values(), *view.warnings, *view.freed_gaps]
     gaps += [study.gap for study in (compared, studied) if study.gap]
     text = _filled(
         view=view,

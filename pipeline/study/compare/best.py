@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.report.compare_paired import paired_test
-from pipeline.report.compare_words import EXACT_MATCH
+from pipeline.engines.trained import TUNED
+from pipeline.recipe.metrics import EXACT_MATCH
+from pipeline.report.paired import paired_tests
 from pipeline.report.view import RunView
 from pipeline.report.words import LIKELY, finite, metric, plural
 
@@ -106,7 +107,8 @@ def _not_known(name: str) -> str:
 
 def _tested(asked: _Asked, row: Row, top: Row) -> Mapping[str, Any] | None:
     """What changes from the most accurate variant to this one; None without a common question."""
-    found = paired_test(asked.views[top["label"]], asked.views[row["label"]], asked.metric)
+    first, second = (asked.views[each["label"]] for each in (top, row))
+    found = paired_tests(first, second, first.lead, asked.metric).get(TUNED)
     if found is None:
         return None
     change = {key: round(value, 6) for key, value in found.change.items() if value is not None}

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pipeline.engines.trained import TUNED
 from pipeline.errors import PipeError
+from pipeline.plans import planned as planned_stage
 from pipeline.recipe import Recipe
-from pipeline.recipe.training import UNSEEN
 from pipeline.run import Run, Stage
 from pipeline.run.manifest import TIMING
 from pipeline.study.compare.vary import Variant, variants, varied
@@ -107,9 +107,6 @@ def _taken(recipe: Recipe, run: Run, stages: Sequence[Stage]) -> float | None:
 
 
 def obeys(recipe: Recipe, run: Run, stage: Stage) -> bool:
-    """Whether what the stage left was made by these same words of the recipe."""
+    """Whether what the stage left was made as the recipe has it."""
     made = run.last(stage)
-    if made is None or made.seed != recipe.seed:
-        return False
-    words = recipe.model_dump(mode="json", exclude={"train": set(UNSEEN)})
-    return all(made.section[key] == words[key] for key in made.section if key in words)
+    return made is not None and made.follows(planned_stage(stage, recipe, run))

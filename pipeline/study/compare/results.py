@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.engines.trained import TUNED
+from pipeline.recipe.metrics import deciding_metric
 from pipeline.report.gather import gather, lines_of
 from pipeline.report.view import RunView
 from pipeline.report.words import finite
@@ -15,7 +16,6 @@ from pipeline.run.studies import SCHEMA, recorded, study_results
 from pipeline.study.compare.best import choose
 from pipeline.study.compare.plan import Comparison, obeys
 from pipeline.study.compare.vary import Variant
-from pipeline.study.deciding import deciding_metric
 
 Found = dict[str, Any]
 _VALUE = ("value", "low", "high")

@@ -3,7 +3,7 @@
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -12,11 +12,13 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.errors import RecipeError
-from pipeline.recipe import Recipe
+from pipeline.recipe import DEFAULT, Recipe, leaves
 from pipeline.recipe.training import UNSEEN
 
 _DECIDING = ("seed", "model", "data", "chat", "train")
 """What of a recipe decides what is learned."""
+_SEE = f"See: pipe recipes show {DEFAULT}"
+"""Which has every key."""
 _LONGEST = 24
 """Characters of a value in a label."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.+-]+")
@@ -105,25 +107,13 @@ def _resolved(name: str, keys: Sequence[str]) -> str:
     tails = {tail for key in keys for tail in _tails(key)}
     near = difflib.get_close_matches(name, sorted(tails), 1)
     suggestion = f"Did you mean {near[0]}? " if near else ""
-    raise RecipeError(
-        f"--vary {name}: there is no such key to vary.", f"{suggestion}See: pipe recipes show NAME"
-    )
+    raise RecipeError(f"--vary {name}: there is no such key to vary.", f"{suggestion}{_SEE}")
 
 
 def _keys(recipe: Recipe) -> list[str]:
     """The dotted keys that decide what is learned; items of a list of sections by their number."""
     values = recipe.model_dump(mode="json", include=set(_DECIDING))
-    return [key for key in _leaves(values) if key.removeprefix("train.") not in UNSEEN]
-
-
-def _leaves(value: Any, prefix: str = "") -> Iterator[str]:
-    if isinstance(value, list) and any(isinstance(each, dict) for each in value):
-        value = dict(enumerate(value))
-    if isinstance(value, dict) and value:
-        for key, each in value.items():
-            yield from _leaves(each, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix
+    return [key for key, _ in leaves(values) if key.removeprefix("train.") not in UNSEEN]
 
 
 def _variant(recipe: Recipe, settings: Mapping[str, Any]) -> Variant:
@@ -147,7 +137,7 @@ def _refusal(error: ValidationError, settings: Mapping[str, Any]) -> str:
         if key is not None:
             raise RecipeError(
                 f"--vary {key}: it cannot be {_shown(settings[key])}: {problem['msg']}.",
-                "See: pipe recipes show NAME",
+                _SEE,
             )
     told = (str(problem["msg"]).removeprefix("Value error, ") for problem in error.errors())
     return "; ".join(told)

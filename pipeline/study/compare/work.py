@@ -16,7 +16,7 @@ from pipeline.run import Emit, Event, Note, Progress
 from pipeline.run.events import Measured
 from pipeline.run.files import explained_writes, write_json, write_text
 from pipeline.run.lock import locked
-from pipeline.run.studies import results_path
+from pipeline.run.studies import SHARED_ROWS, results_path
 from pipeline.study.compare.plan import Comparison, expected_seconds, obeys
 from pipeline.study.compare.results import Found, as_csv, results_of
 from pipeline.study.compare.vary import Variant
@@ -115,7 +115,7 @@ def _take_rows(plan: Comparison, work: Work) -> None:
     source = next((run for run in others if obeys(work.recipe, run, "data")), None)
     if source is None:
         return
-    draft = work.run.root / ".data.shared"
+    draft = work.run.root / SHARED_ROWS
     shutil.rmtree(draft, ignore_errors=True)
     shutil.copytree(source.folder("data"), draft, copy_function=_link)
     if picture_of_data(source).exists():

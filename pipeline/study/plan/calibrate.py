@@ -52,15 +52,14 @@ class Speed:
 def length_of(recipe: Recipe, run: Run) -> Length | None:
     """Steps and tokens of the whole training; None before `pipe prepare`."""
     import numpy as np
-    import pyarrow as pa
 
+    from pipeline.report.histogram import row_lengths
     from pipeline.train.order import bins_of, order_of
 
     path = run.folder("data") / "encoded" / "train.arrow"
     if run.last("data") is None or not path.exists():
         return None
-    with pa.memory_map(str(path)) as file:
-        lengths = _lengths(pa.ipc.open_stream(file).read_all().column("input_ids"))
+    lengths = row_lengths(path)
     train = recipe.train
     if train.batching == "packed" and train.device == "cuda":
         bins = bins_of(lengths, recipe.model.max_seq_length)
@@ -107,14 +106,6 @@ def calibrate(work: Work) -> Speed:
         speed = _speed(trial.folder("train") / _SPEEDS, "calibration on this machine")
         assert speed is not None
         return replace(speed, peak_bytes=_peak(trial))
-
-
-def _lengths(ids: Any) -> Any:
-    """Values in each list of a chunked column, int64; pyarrow's own way there imports pandas."""
-    import numpy as np
-
-    each = [np.diff(np.from_dlpack(chunk.offsets)) for chunk in ids.chunks]
-    return np.concatenate(each).astype(np.int64)
 
 
 def _of_a_step(section: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from pipeline.errors import ChangedInput, PipeError
 from pipeline.report.quant import write_study
 from pipeline.run import Note
 from pipeline.run.files import explained_writes, write_json, write_text
-from pipeline.run.studies import SCHEMA, recorded, results_path
+from pipeline.run.studies import QUANT_ROWS, SCHEMA, recorded, results_path
 from pipeline.study.quant.measure import Measured, blank, measure
 from pipeline.study.quant.methods import NONE, Method, chosen
 from pipeline.study.quant.results import MEMORY, RULE, as_csv, best, in_words, last
@@ -20,7 +20,6 @@ from pipeline.study.quant.subject import Model, Subject, open_subject
 from pipeline.study.refused import CANNOT, words_of
 from pipeline.workflow import Work
 
-_ROWS = "rows"
 Found = dict[str, Any]
 
 
@@ -51,7 +50,7 @@ def quantize(work: Work, wish: Wish) -> Found:
             found = _rows(subject, methods)
             results = _results(subject, found)
             _publish(subject, results)
-            _clear(subject.root, but=[subject.root / _ROWS])
+            _clear(subject.root, but=[subject.root / QUANT_ROWS])
     return results
 
 
@@ -74,7 +73,7 @@ def _announce(subject: Subject) -> None:
         subject.work.emit(Note(f"{said} It makes room for the {subject.model} model's."))
     for difference in subject.part.trained.differences():
         subject.work.emit(Note(difference, warning=True))
-    _clear(subject.root, but=[subject.root / _ROWS, subject.folder])
+    _clear(subject.root, but=[subject.root / QUANT_ROWS, subject.folder])
     ungraded = sum(item.reference is None for item in subject.asked.items)
     if ungraded:
         asked = f"{ungraded} of {len(subject.asked.items)} questions"
@@ -108,7 +107,7 @@ def _measured(subject: Subject, method: Method, methods: Sequence[Method]) -> Me
 
 
 def _path(subject: Subject, method: Method) -> Path:
-    return subject.root / _ROWS / f"{subject.model}-{method.name}.json"
+    return subject.root / QUANT_ROWS / f"{subject.model}-{method.name}.json"
 
 
 def _keep(subject: Subject, method: Method, found: Measured) -> None:

@@ -19,17 +19,16 @@ from pipeline.evaluate.items import item_of, without_unreadable
 from pipeline.evaluate.metrics import Metric, all_metrics
 from pipeline.evaluate.tasks import Task, open_tasks
 from pipeline.gguf.export import named_importance
+from pipeline.recipe.metrics import deciding_metric
 from pipeline.run import Entry, versions_of
 from pipeline.run.rows import held_out_rows
-from pipeline.study.deciding import deciding_metric
+from pipeline.run.studies import QUANT_WORK
 from pipeline.study.quant.methods import Method
 from pipeline.workflow import Work
 from pipeline.workflow.checks import part_of
 
 Model = Literal["tuned", "base"]
 
-WORK = ".quant.work"
-"""In the run's folder; nothing of it is published as it is."""
 QUESTIONS = 100
 """Asked of each row where neither `--limit` nor eval.limit says how many."""
 LIKELIHOODS = 1 << 30
@@ -53,7 +52,7 @@ class Subject:
     @property
     def root(self) -> Path:
         """Where rows that are done are kept, and all that is made on the way."""
-        return self.work.run.root / WORK
+        return self.work.run.root / QUANT_WORK
 
     @cached_property
     def folder(self) -> Path:
@@ -96,7 +95,7 @@ class Subject:
         asked = self.work.recipe.export
         entries |= named_importance(asked)
         if asked.importance and asked.importance.file is None:  # the one that export collected
-            entries["importance"] = run.require("export").outputs["importance.gguf"]
+            entries["importance"] = run.require("export", complete=False).outputs["importance.gguf"]
         return entries
 
     @cached_property
@@ -124,7 +123,7 @@ def open_subject(work: Work, model: Model, limit: int | None) -> Subject:
         name=task.name,
         items=items,
         own={},
-        folder=work.run.root / WORK,
+        folder=work.run.root / QUANT_WORK,
         decoding=Decoding(recipe.eval.max_new_tokens),
         samples=1,
         leg=BATCHES * recipe.eval.batch_size,
@@ -148,10 +147,11 @@ def _hash(value: object) -> str:
 
 
 def exported(subject: Subject) -> Mapping[str, Path]:
-    """GGUF type -> the run's own file, whole; none of a base, or where none was exported."""
+    """GGUF type -> the run's own file, whole; none of a base, of no export, or of a freed file."""
     work = subject.work
     if subject.model == "base" or work.run.manifest("export") is None:
         return {}
-    files = work.run.require("export").facts["files"]
-    asked = [type for type in work.recipe.export.quantize if type in files]
-    return {type: work.run.folder("export") / files[type] for type in asked}
+    files = work.run.require("export", complete=False).facts["files"]
+    freed, folder = work.run.freed("export"), work.run.folder("export")
+    there = {type: folder / name for type, name in files.items() if name not in freed}
+    return {type: there[type] for type in work.recipe.export.quantize if type in there}

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.errors import PipeError
-from pipeline.recipe.training import UNSEEN
+from pipeline.plans import planned as planned_stage
 from pipeline.run import Manifest, Note, Run
 from pipeline.run.files import write_json
 from pipeline.run.folder import Draft
@@ -66,15 +66,13 @@ class Bench:
         return study(self.plan(*vary, **how))
 
     def prepare(self, work: Work) -> None:
-        section = work.recipe.model_dump(mode="json", include={"model", "data", "chat"})
-        self._stage("prepare", work, Manifest("data", section, {}, seed=work.recipe.seed), _rows)
+        self._stage("prepare", work, planned_stage("data", work.recipe, work.run), _rows)
 
     def train(self, work: Work) -> None:
-        kept = work.recipe.train.model_dump(mode="json", exclude=set(UNSEEN))
-        inputs = work.run.input_entry("data")
-        facts = _facts(self.of(work))
-        known = {"seed": work.recipe.seed, "facts": facts, "counts": {"steps": 4}}
-        made = Manifest("train", {"train": kept}, inputs, **known)
+        plan = planned_stage("train", work.recipe, work.run)
+        inputs = plan.inputs | work.run.input_entry("data")
+        facts = plan.facts | _facts(self.of(work))
+        made = replace(plan, inputs=inputs, facts=facts, counts={"steps": 4})
         self._stage("train", work, made, lambda draft: _training(draft, self.of(work)))
 
     def export(self, work: Work) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pipeline.study.deciding import deciding_metric
+from pipeline.evaluate.metrics import METRICS
+from pipeline.recipe.metrics import KNOWN, deciding_metric
 from tests.support.exported import demo
 
 
@@ -18,3 +19,7 @@ from tests.support.exported import demo
 )
 def test_the_first_that_says_something_of_one_answer_decides(asked: str, decides: str) -> None:
     assert deciding_metric(demo(f"eval.metrics=[{asked}]")) == decides
+
+
+def test_every_metric_that_is_known_is_measured() -> None:
+    assert [metric.name for metric in METRICS] == list(KNOWN)
