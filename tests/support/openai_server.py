@@ -25,8 +25,6 @@ class OpenAiServer:
     """Set when the test is over: what hangs ends."""
     open_now: int = 0
     """Requests that are being answered."""
-    busiest: int = 0
-    """The most of them at a time."""
 
 
 def deltas(*parts: dict[str, Any], reason: str | None = "stop", tokens: int | None = 7) -> Answer:
@@ -87,7 +85,6 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with server.lock:
             openai.open_now += 1
-            openai.busiest = max(openai.busiest, openai.open_now)
             openai.bodies.append(body)
             openai.headers.append({key.lower(): value for key, value in self.headers.items()})
             answer = openai.script.pop(0) if len(openai.script) > 1 else openai.script[0]
