@@ -15,7 +15,7 @@ from pipeline.engines.completion import Scorer
 from pipeline.engines.divergence import divergence
 from pipeline.engines.llamacpp import LlamaCppEngine
 from pipeline.engines.loading import Bits, Variant
-from pipeline.engines.transformers import TransformersEngine
+from pipeline.engines.transformers import TransformersEngine, open_trained
 from pipeline.errors import PipeError
 from pipeline.run import Note, versions_of
 from pipeline.run.files import explained_writes, sha256_of_json
@@ -229,16 +229,8 @@ class Measures:
             yield engine
 
     def _transformers(self, variant: Variant, bits: Bits) -> TransformersEngine:
-        known = self.part.trained
-        return TransformersEngine(
-            variant,
-            known.base if variant == "base" else known.model,
-            self.part.encoder,
-            adapter=None if variant == "base" else known.adapter,
-            bits=bits,
-            device=known.device,
-            batch_size=4,
-        )
+        part = self.part
+        return open_trained(variant, part.trained, part.encoder, bits=bits, batch_size=4)
 
     def _new(self, name: str) -> Path:
         folder = self.folder / name

@@ -14,7 +14,7 @@ from pipeline.engines.loading import Variant
 from pipeline.engines.ollama import OllamaServer
 from pipeline.engines.served import OllamaEngine
 from pipeline.engines.trained import TUNED, Trained, shown, trained
-from pipeline.engines.transformers import TransformersEngine
+from pipeline.engines.transformers import TransformersEngine, open_trained
 from pipeline.errors import ChangedInput, MissingInput, PipeError
 from pipeline.recipe import Recipe
 from pipeline.recipe.schema import Endpoint
@@ -181,15 +181,8 @@ def _bears_ours(run: Run, name: str) -> bool:
 def _transformers(
     variant: Variant, tuned: Trained, encoder: Encoder, batch_size: int
 ) -> TransformersEngine:
-    return TransformersEngine(
-        variant,
-        tuned.base if variant == "base" else tuned.model,
-        encoder,
-        adapter=None if variant == "base" else tuned.adapter,
-        bits=tuned.bits if variant == "adapter" else 16,
-        device=tuned.device,
-        batch_size=batch_size,
-    )
+    bits = tuned.bits if variant == "adapter" else 16
+    return open_trained(variant, tuned, encoder, bits=bits, batch_size=batch_size)
 
 
 def _endpoint(endpoint: Endpoint, encoder: Encoder, batch_size: int) -> EndpointEngine:

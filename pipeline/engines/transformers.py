@@ -9,10 +9,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base import Base
 from pipeline.chat import Conversation, Encoded, Encoder, parse_reply
 from pipeline.engines.completion import Completion, Decoding
 from pipeline.engines.loading import Bits, Variant, load_model, scale_bytes
+from pipeline.engines.trained import Trained
 from pipeline.errors import PipeError
 
 _ROWS = 512
@@ -22,41 +22,16 @@ _ROWS = 512
 class TransformersEngine:
     """Replies and log-probabilities in batches; prompts are padded on the left, texts on the right.
 
-    `bits` below 16 narrow the base's weights, alone or under the adapter. Without an adapter `base`
-    is the model itself, whatever the variant.
+    `model` is loaded, whatever was done to its layers; PEFT's, it is asked with its adapter.
     """
 
-    def __init__(
-        self,
-        variant: Variant,
-        base: Base,
-        encoder: Encoder,
-        *,
-        adapter: Path | None = None,
-        bits: Bits = 16,
-        device: str = "cpu",
-        batch_size: int = 16,
-    ) -> None:
-        self._has_adapter = variant == "adapter" and adapter is not None
-        model = load_model(variant, base, adapter, bits=bits, device=device)
-        self._hold(variant, model, encoder, batch_size)
-
-    @classmethod
-    def of_model(
-        cls, name: str, model: Any, encoder: Encoder, *, batch_size: int = 16
-    ) -> "TransformersEngine":
-        """With a model that is loaded already, whatever was done to its layers."""
-        engine = cls.__new__(cls)
-        engine._has_adapter = False
-        engine._hold(name, model, encoder, batch_size)
-        return engine
-
-    def _hold(self, name: str, model: Any, encoder: Encoder, batch_size: int) -> None:
+    def __init__(self, name: str, model: Any, encoder: Encoder, *, batch_size: int = 16) -> None:
         self.name = name
         self.encoder = encoder
         self._batch_size = batch_size
         self._ends = encoder.end_ids
         self._model = model
+        self._has_adapter = hasattr(model, "get_base_model")
 
     def answers(
         self, conversations: Sequence[Conversation], decoding: Decoding, *, thinking: bool = True
@@ -216,6 +191,19 @@ class TransformersEngine:
     def _causal(self) -> Any:
         """The causal language model, whose layers hold the adapter where there is one."""
         return self._model.get_base_model() if self._has_adapter else self._model
+
+
+def open_trained(
+    variant: Variant, tuned: Trained, encoder: Encoder, *, bits: Bits = 16, batch_size: int = 16
+) -> TransformersEngine:
+    """What was trained on, or what came of it, where that training computes.
+
+    `bits` below 16 narrow the weights of the base, alone or under the adapter.
+    Raises as load_model does.
+    """
+    base, adapter = (tuned.base, None) if variant == "base" else (tuned.model, tuned.adapter)
+    model = load_model(variant, base, adapter, bits=bits, device=tuned.device)
+    return TransformersEngine(variant, model, encoder, batch_size=batch_size)
 
 
 class _Watch:

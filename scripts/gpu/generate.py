@@ -23,6 +23,7 @@ def measured(options: argparse.Namespace, variant: Any, load_in_4bit: bool) -> d
     from pipeline.base import open_base
     from pipeline.chat import Encoder, chat_format
     from pipeline.engines.completion import Decoding
+    from pipeline.engines.loading import Bits, load_model
     from pipeline.engines.transformers import TransformersEngine
     from pipeline.recipe.schema import Model
 
@@ -35,15 +36,9 @@ def measured(options: argparse.Namespace, variant: Any, load_in_4bit: bool) -> d
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     started = perf_counter()
-    engine = TransformersEngine(
-        variant,
-        base,
-        encoder,
-        adapter=options.adapter,
-        bits=4 if load_in_4bit else 16,
-        device=options.device,
-        batch_size=options.batch,
-    )
+    bits: Bits = 4 if load_in_4bit else 16
+    model = load_model(variant, base, options.adapter, bits=bits, device=options.device)
+    engine = TransformersEngine(variant, model, encoder, batch_size=options.batch)
     loaded = perf_counter()
     list(engine.answers(chats, Decoding(8)))
     warm = perf_counter()

@@ -88,10 +88,10 @@ def test_a_type_that_was_not_exported_is_a_missing_input(listed):
 def test_only_the_adapter_has_its_base_in_four_bits(listed, monkeypatch):
     asked = {}
 
-    def engine(variant, base, encoder, **settings):
+    def engine(variant, tuned, encoder, **settings):
         asked[variant] = settings
 
-    monkeypatch.setattr(room, "TransformersEngine", engine)
+    monkeypatch.setattr(room, "open_trained", engine)
     for each in listed("train.method=qlora", "eval.batch_size=5")[:3]:
         each.open()
     bits = {variant: settings["bits"] for variant, settings in asked.items()}
@@ -101,13 +101,13 @@ def test_only_the_adapter_has_its_base_in_four_bits(listed, monkeypatch):
 
 @pytest.fixture
 def engines_opened(monkeypatch):
-    """Variant -> (base's folder, settings) of every Transformers engine that is opened."""
+    """Variant -> (base's folder, settings) of every model that Transformers loads."""
     opened = {}
 
-    def engine(variant, base, encoder, **settings):
-        opened[variant] = (base.folder, settings)
+    def load(variant, base, adapter, **settings):
+        opened[variant] = (base.folder, settings | {"adapter": adapter})
 
-    monkeypatch.setattr(room, "TransformersEngine", engine)
+    monkeypatch.setattr("pipeline.engines.transformers.load_model", load)
     return opened
 
 

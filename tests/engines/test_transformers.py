@@ -1,6 +1,5 @@
 """Transformers with the shipped tiny base: log-probabilities, the adapter's change, sampling."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 from pipeline.base import open_base
 from pipeline.chat import Encoded, Encoder, chat_format
 from pipeline.engines.completion import Decoding
+from pipeline.engines.loading import Bits, Variant, load_model
 from pipeline.engines.transformers import TransformersEngine
 from pipeline.errors import PipeError
 from pipeline.recipe.schema import Model
@@ -28,10 +28,17 @@ CHATS = [
 Q = "model.layers.0.self_attn.q_proj"
 
 
+def opened(
+    variant: Variant, adapter: Path | None = None, *, bits: Bits = 16, batch_size: int = 16
+) -> TransformersEngine:
+    model = load_model(variant, BASE, adapter, bits=bits, device="cpu")
+    return TransformersEngine(variant, model, ENCODER, batch_size=batch_size)
+
+
 @pytest.fixture(scope="module")
 def base():
     """Its batches are smaller than what it is asked, so that order can go wrong."""
-    with_batches = TransformersEngine("base", BASE, ENCODER, batch_size=2)
+    with_batches = opened("base", batch_size=2)
     yield with_batches
     with_batches.close()
 
@@ -104,8 +111,7 @@ def test_a_first_token_cannot_be_scored(base):
 
 
 def test_the_adapter_scores_with_its_change_and_the_merge_the_same(base, adapter):
-    open_ = partial(TransformersEngine, base=BASE, encoder=ENCODER, adapter=adapter)
-    tuned, merged = open_("adapter"), open_("merged")
+    tuned, merged = opened("adapter", adapter), opened("merged", adapter)
     (own,), (theirs,), (untuned,) = (e.score(TEXTS[:1]) for e in (tuned, merged, base))
     np.testing.assert_allclose(
         own,
@@ -118,7 +124,7 @@ def test_the_adapter_scores_with_its_change_and_the_merge_the_same(base, adapter
 def test_deltas_are_what_a_merge_adds(adapter):
     from safetensors.torch import load_file
 
-    engine = TransformersEngine("adapter", BASE, ENCODER, adapter=adapter)
+    engine = opened("adapter", adapter)
     deltas = dict(engine.adapter_deltas())
     saved = load_file(adapter / "adapter_model.safetensors")
     layers = BASE.config["num_hidden_layers"]
@@ -135,13 +141,13 @@ def test_deltas_are_what_a_merge_adds(adapter):
     "config", [{"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"lora_bias": True}]
 )
 def test_a_change_that_is_no_matrix_is_refused(tmp_path, config):
-    engine = TransformersEngine("adapter", BASE, ENCODER, adapter=write_adapter(tmp_path, **config))
+    engine = opened("adapter", write_adapter(tmp_path, **config))
     with pytest.raises(PipeError, match="more than plain LoRA"):
         list(engine.adapter_deltas())
 
 
 def test_a_model_trained_in_full_is_opened_as_it_is_and_has_no_deltas(base):
-    tuned, merged = (TransformersEngine(name, BASE, ENCODER) for name in ("adapter", "merged"))
+    tuned, merged = (opened(name) for name in ("adapter", "merged"))
     assert tuned.name == "adapter"
     for engine in (tuned, merged):
         for found, expected in zip(engine.score(TEXTS), base.score(TEXTS), strict=True):
@@ -159,7 +165,7 @@ def test_only_the_adapter_has_deltas(base):
 def test_the_base_in_four_bits_takes_less_memory_and_scores_otherwise(base):
     import bitsandbytes
 
-    engine = TransformersEngine("base", BASE, ENCODER, bits=4)
+    engine = opened("base", bits=4)
     assert isinstance(engine._model.model.layers[0].mlp.up_proj, bitsandbytes.nn.Linear4bit)
     assert engine.memory_bytes() < base.memory_bytes() / 2
     (nf4,), (full,) = engine.score(TEXTS[:1]), base.score(TEXTS[:1])
@@ -170,7 +176,7 @@ def test_the_base_in_four_bits_takes_less_memory_and_scores_otherwise(base):
 
 def test_a_merge_in_four_bits_is_refused(adapter: Path):
     with pytest.raises(ValueError, match="16 bits"):
-        TransformersEngine("merged", BASE, ENCODER, adapter=adapter, bits=4)
+        opened("merged", adapter, bits=4)
 
 
 def test_greedy_replies_know_their_leads_and_the_time_of_the_first_token(base):

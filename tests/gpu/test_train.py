@@ -190,19 +190,15 @@ def test_the_adapter_answers_on_the_gpu_with_its_base_in_four_bits(four_bit: Run
     from pipeline.base import open_base
     from pipeline.chat import Encoder, chat_format
     from pipeline.engines.completion import Decoding
+    from pipeline.engines.loading import load_model
     from pipeline.engines.transformers import TransformersEngine
     from pipeline.recipe.schema import Model
 
     base = open_base(Model(base="builtin:tiny-llama"))
     encoder = Encoder(base.folder / "tokenizer.json", chat_format("llama3.2-reasoning"))
-    engine = TransformersEngine(
-        "adapter",
-        base,
-        encoder,
-        adapter=four_bit.folder("train") / "adapter",
-        bits=4,
-        device="cuda",
-    )
+    adapter = four_bit.folder("train") / "adapter"
+    model = load_model("adapter", base, adapter, bits=4, device="cuda")
+    engine = TransformersEngine("adapter", model, encoder)
     chats = [[{"role": "user", "content": text}] for text in ("Hello", "How much is 1 + 2?")]
     done = list(engine.answers(chats, Decoding(8)))
     engine.close()

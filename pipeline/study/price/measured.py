@@ -15,7 +15,7 @@ from pipeline.chat import Encoded, Encoder
 from pipeline.engines.completion import Decoding
 from pipeline.engines.loading import Bits, Variant
 from pipeline.engines.trained import Trained, trained
-from pipeline.engines.transformers import TransformersEngine
+from pipeline.engines.transformers import TransformersEngine, open_trained
 from pipeline.errors import PipeError
 from pipeline.evaluate.items import Item, item_of
 from pipeline.evaluate.kept import Answer
@@ -149,16 +149,8 @@ def _row(work: Work, encoder: Encoder, tuned: Trained, model: _Model, asked: _As
 
 
 def _measured(work: Work, encoder: Encoder, tuned: Trained, model: _Model, asked: _Asked) -> Json:
-    is_base = model.variant == "base"
-    engine = TransformersEngine(
-        model.variant,
-        tuned.base if is_base else tuned.model,
-        encoder,
-        adapter=None if is_base else tuned.adapter,
-        bits=model.bits,
-        device=tuned.device,
-        batch_size=work.recipe.eval.batch_size,
-    )
+    size = work.recipe.eval.batch_size
+    engine = open_trained(model.variant, tuned, encoder, bits=model.bits, batch_size=size)
     try:
         found: Json = {"memory_bytes": engine.memory_bytes()}
         said = _said(work, engine, model.label, asked)

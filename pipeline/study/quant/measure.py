@@ -97,7 +97,7 @@ def _opened(subject: Subject, method: Method, types: list[str]) -> tuple[Held, C
         held = held_in_torch(model, reference)
         size = subject.work.recipe.eval.batch_size
         encoder = subject.part.encoder
-        engine = TransformersEngine.of_model(method.name, model, encoder, batch_size=size)
+        engine = TransformersEngine(method.name, model, encoder, batch_size=size)
         return held, lambda: engine
     path = gguf_files(subject, types)[method.name]
     recipe, run = subject.work.recipe, subject.work.run

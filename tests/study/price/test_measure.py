@@ -30,12 +30,11 @@ class Rule:
     refuses: dict[int, Exception]
     """Bits -> what is raised where they are asked for."""
 
-    def __init__(self, variant: str, base: object, encoder: Any, **how: Any) -> None:
+    def __init__(self, variant: str, tuned: object, encoder: Any, **how: Any) -> None:
         if error := self.refuses.get(how["bits"]):
             raise error
         self.opened.append((variant, how["bits"]))
         self.encoder, self.variant = encoder, variant
-        assert (how["adapter"] is None) == (variant == "base")
 
     def answers(
         self, conversations: Sequence[Any], decoding: Decoding, **_: Any
@@ -67,7 +66,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
     monkeypatch.setattr(Rule, "opened", found, raising=False)
     monkeypatch.setattr(Rule, "refuses", {}, raising=False)
-    monkeypatch.setattr("pipeline.study.price.measured.TransformersEngine", Rule)
+    monkeypatch.setattr("pipeline.study.price.measured.open_trained", Rule)
     return found
 
 
