@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.options import open_work, run_options, with_options
+from pipeline.cli.options import for_this_run, open_work, run_options
 
 if TYPE_CHECKING:
     from pipeline.check import Gate
@@ -90,9 +90,8 @@ def _show(gates: list[Gate]) -> None:
 
 def _show_gate(gate: Gate, width: int) -> None:
     """Status, name and what was compared; of a gate that did not pass, why and the cure below."""
-    options = click.get_current_context().find_root().obj or ""
     status = click.style(f"{gate.status:8}", fg=_COLORS[gate.status])
-    lines = [gate.compared, gate.reason, with_options(gate.hint, options)]
+    lines = [gate.compared, gate.reason, for_this_run(gate.hint)]
     first, *rest = [part for line in lines if line for part in _wrapped(line, width)] or [""]
     click.echo(f"  {status} {gate.name:25} {first}")
     for line in rest:

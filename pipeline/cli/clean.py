@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.options import dry_run_option, open_work, run_options, with_options
+from pipeline.cli.options import (
+    dry_run_option,
+    for_this_run,
+    given_options,
+    open_work,
+    run_options,
+    with_options,
+)
 
 if TYPE_CHECKING:
     from pipeline.run import Run
@@ -112,13 +119,8 @@ def _end(found: Found, removed: bool, flags: str) -> None:
         return click.echo(f"Freed {_total(found)}.")
     if not _going(found):
         return click.echo("There is nothing to free.")
-    command = " ".join(filter(None, [with_options("pipe clean", _given()), flags, "--yes"]))
+    command = " ".join(filter(None, [for_this_run("pipe clean"), flags, "--yes"]))
     return click.echo(f"{_total(found)} can be freed; nothing was removed. To remove it: {command}")
-
-
-def _given() -> str:
-    """The options that name the run, as they were typed."""
-    return click.get_current_context().find_root().obj or ""
 
 
 def _say_json(found: Found, places: Sequence[Place], removed: bool) -> None:
@@ -139,7 +141,7 @@ def _show(found: Found, places: Sequence[Place], *, every: bool) -> None:
 
     for run, items in found.items():
         click.echo(f"run {run.root}")
-        options = run.options if every else _given()
+        options = run.options if every else given_options()
         for goes, columns in (
             (True, ("goes", "size", "why that is safe", "to have it again")),
             (False, ("stays", "size", "why", "how it may go")),

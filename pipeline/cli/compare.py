@@ -9,10 +9,10 @@ import click
 
 from pipeline.cli.options import (
     dry_run_option,
+    for_this_run,
     force_option,
     open_work,
     run_options,
-    with_options,
     yes_option,
 )
 from pipeline.cli.table import brief_interval, draw, table
@@ -94,8 +94,7 @@ def _warn(work: Work, results: dict[str, Any]) -> None:
     from pipeline.run.studies import study_command, study_doubt
 
     if doubt := study_doubt(work.run, results):
-        given = click.get_current_context().find_root().obj or ""
-        again = with_options(study_command("compare", results), given)
+        again = for_this_run(study_command("compare", results))
         click.secho(f"Stale: {doubt}. Again: {again}", fg="yellow", err=True)
 
 

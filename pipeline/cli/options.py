@@ -88,6 +88,16 @@ def _naming(emit: Emit, options: str) -> Emit:
     return told
 
 
-def with_options(text: str, options: str) -> str:
+def given_options() -> str:
+    """What named the recipe, the run and its settings, as `open_work` got it; else empty."""
+    return click.get_current_context().find_root().obj or ""
+
+
+def for_this_run(text: str) -> str:
     """The commands that a text names, for the recipe and run that were asked for."""
+    return with_options(text, given_options())
+
+
+def with_options(text: str, options: str) -> str:
+    """The commands that a text names, with these options."""
     return _OF_A_RUN.sub(lambda found: f"{found[1]} {options}", text) if options else text

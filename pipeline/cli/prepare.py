@@ -11,10 +11,10 @@ import click
 
 from pipeline.cli.options import (
     dry_run_option,
+    for_this_run,
     force_option,
     open_work,
     run_options,
-    with_options,
     yes_option,
 )
 from pipeline.cli.screen import harmless
@@ -91,15 +91,10 @@ def _show_expected(work: Work, as_json: bool) -> None:
         duties = f" ({', '.join(each.duties)})" if each.duties else ""
         click.echo(f"      licence: {each.licence or _UNKNOWN[each.local]}{duties}")
         if each.problem:
-            click.secho(indent(_with_given(each.problem), " " * 6), fg="yellow")
+            click.secho(indent(for_this_run(each.problem), " " * 6), fg="yellow")
     known = [each.tokens for each in found if each.tokens]
     if len(known) == len(found):
         click.echo(f"  in all about {sum(known):,} tokens, before duplicates are dropped")
-
-
-def _with_given(text: str) -> str:
-    """The commands in a text, for the recipe and the settings that were asked for."""
-    return with_options(text, click.get_current_context().find_root().obj or "")
 
 
 def _rows(each: Any) -> str:

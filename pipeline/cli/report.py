@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.options import open_work, run_options
+from pipeline.cli.options import given_options, open_work, run_options
 
 if TYPE_CHECKING:
     from pipeline.report import Gap
@@ -55,8 +55,7 @@ def _written(runs: tuple[str, ...], options: dict[str, Any]) -> tuple[Path, list
     if runs:
         return write_report(_run(runs[0]))
     work = open_work(**options)
-    asked: str = click.get_current_context().find_root().obj
-    return write_report(work.run, asked)
+    return write_report(work.run, given_options())
 
 
 def _run(name: str) -> Run:

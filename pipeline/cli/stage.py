@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pipeline.cli.options import with_options
+from pipeline.cli.options import for_this_run
 
 
 def finished(manifest: Any, as_json: bool, folder: Path) -> None:
@@ -25,8 +25,7 @@ def finished(manifest: Any, as_json: bool, folder: Path) -> None:
 
 def say_next(command: str) -> None:
     """The command that follows, for the recipe and run that were asked for."""
-    given = click.get_current_context().find_root().obj or ""
-    click.echo(f"Next: {with_options(command, given)}", err=True)
+    click.echo(f"Next: {for_this_run(command)}", err=True)
 
 
 def preview(work: Any, stages: list[Any], as_json: bool) -> None:

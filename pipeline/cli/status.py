@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pipeline.cli.options import open_work, run_options, with_options
+from pipeline.cli.options import for_this_run, open_work, run_options
 
 _COLORS = {"done": "green", "missing": None, "stale": "yellow", "changed": "red"}
 
@@ -25,10 +25,9 @@ def status(as_json: bool, **options: Any) -> None:
 
     work = open_work(**options)
     run, found, studies = work.run, workflow.status(work), study_states(work.run)
-    given: str = click.get_current_context().find_root().obj
     first = next((stage for stage, state in found.items() if state != "done"), None)
     command = first and (made_again(first) if found[first] == "changed" else MADE_BY[first])
-    following = with_options(command, given) if command else None
+    following = for_this_run(command) if command else None
     if as_json:
         states = {study: standing.state for study, standing in studies.items()}
         return say_json({"run": run.name, "stages": found, "studies": states, "next": following})
@@ -37,7 +36,7 @@ def status(as_json: bool, **options: Any) -> None:
         click.echo(f"  {stage:7} {click.style(state, fg=_COLORS[state])}")
     for study, standing in studies.items():
         told = click.style(standing.state, fg=_COLORS[standing.state])
-        again = with_options(standing.command, given)
+        again = for_this_run(standing.command)
         why = f": {standing.reason.rstrip('.')}. Again: {again}" if standing.reason else ""
         click.echo(f"  {study:7} {told}{why}")
     if following:

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from pipeline.cli import main
 from pipeline.engines.ollama import OllamaServer
 from pipeline.recipe import builtin_names
-from tests.docs.pages import DOCS, Line
+from tests.docs.pages import DOCS, Line, run_lines
 from tests.e2e.conftest import PLANTED, leaked
 from tests.support.ollama import environment, free_port, ollama_binary
 from tests.support.qwen import write_base
@@ -183,6 +183,13 @@ def reader(folder: Path, ollama: str, recipe: str) -> Iterator[Reader]:
         patch.setenv("XDG_STATE_HOME", str(folder))
         patch.setattr(webbrowser, "open", _is_there)
         yield Reader(folder, ollama)
+
+
+def left_by_the_first_block(name: str, folder: Path, ollama: str) -> None:
+    """What a recipe's page shows first, typed in the folder with an empty server."""
+    with reader(folder, emptied(ollama), name) as someone:
+        for line in run_lines(DOCS / "recipes" / f"{name}.md")[0]:
+            someone.types(line)
 
 
 def _is_there(url: str) -> bool:

@@ -11,7 +11,7 @@ from pipeline.evaluate.number_metrics import said_number
 from pipeline.run import Run
 from pipeline.run.rows import read_jsonl
 from tests.docs.pages import DOCS, run_lines
-from tests.docs.reader import emptied, reader
+from tests.docs.reader import left_by_the_first_block, reader
 from tests.e2e.conftest import Demo
 
 pytestmark = pytest.mark.e2e
@@ -32,9 +32,7 @@ class StandIn(Demo):
 def tuned(tmp_path_factory: pytest.TempPathFactory, readers_ollama: str) -> StandIn:
     """What the page's first block leaves, with the pipe.yaml that stands in the page."""
     folder = tmp_path_factory.mktemp("price")
-    with reader(folder, emptied(readers_ollama), NAME) as someone:
-        for line in run_lines(PAGE)[0]:
-            someone.types(line)
+    left_by_the_first_block(NAME, folder, readers_ollama)
     return StandIn(folder, readers_ollama)
 
 

@@ -1,7 +1,5 @@
 """The table of a comparison, from what each variant's stages left."""
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from pipeline.run.studies import SCHEMA, recorded, study_results
 from pipeline.study.compare.best import choose
 from pipeline.study.compare.plan import Comparison, obeys
 from pipeline.study.compare.vary import Variant
+from pipeline.study.sheet import csv_of
 
 Found = dict[str, Any]
 _VALUE = ("value", "low", "high")
@@ -176,12 +175,7 @@ def _device(views: Mapping[str, RunView]) -> str | None:
 
 def as_csv(results: Found) -> str:
     """One line a variant: its settings in columns of their own, then its figures."""
-    lines = [_line(row) for row in results["variants"]]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return out.getvalue()
+    return csv_of([_line(row) for row in results["variants"]])
 
 
 def _line(row: Found) -> Found:

@@ -1,13 +1,12 @@
 """results.json and quant.csv: the rows, and which of them is the best by a stated rule."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pipeline.report.words import metric
 from pipeline.run import Run
 from pipeline.run.studies import study_results
+from pipeline.study.sheet import csv_of
 
 KEPT = 0.95
 """19 in 20, of the score and of the likeliest tokens."""
@@ -70,12 +69,7 @@ def in_words(results: Mapping[str, Any]) -> str:
 
 def as_csv(results: Mapping[str, Any]) -> str:
     """A line a row; KL in nats, the score with its 95% interval."""
-    flat = [_flat(row) for row in results["rows"]]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(flat[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return out.getvalue()
+    return csv_of([_flat(row) for row in results["rows"]])
 
 
 def _flat(row: Mapping[str, Any]) -> Found:
